@@ -1,0 +1,1 @@
+"""Where the data of darts comes from: optical scenes, elevation, Landsat trends."""

@@ -1,0 +1,1 @@
+"""Several segmentation models as one."""

@@ -1,0 +1,1 @@
+"""Tiles to files: rasters, polygons, thumbnails, metadata."""

@@ -1,0 +1,1 @@
+"""Features of thawing permafrost on one grid: indices, terrain, trends."""

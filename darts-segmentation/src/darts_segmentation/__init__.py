@@ -1,0 +1,1 @@
+"""Segmentation checkpoints and patch inference over whole tiles."""

@@ -1,0 +1,1 @@
+"""The shared vocabulary of darts: bands, grids, arrays, stores, paths, errors."""

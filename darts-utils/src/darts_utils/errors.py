@@ -1,0 +1,37 @@
+"""The errors that darts raises on bad input, each also the builtin it refines."""
+
+
+class DartsError(Exception):
+    """Base of every error that darts raises knowingly; its message says what to do."""
+
+
+class ConfigError(DartsError, ValueError):
+    """A parameter, option or configuration key has a value that cannot work."""
+
+
+class MissingBandError(DartsError, LookupError):
+    """A tile or scene lacks bands that a component needs."""
+
+
+class GridMismatchError(DartsError, ValueError):
+    """Two datasets that must share one grid do not."""
+
+
+class MissingDataError(DartsError, FileNotFoundError):
+    """Data that should lie on disk is not there, or not all of it."""
+
+
+class StoreError(DartsError, OSError):
+    """A file or store is damaged, or cannot be written."""
+
+
+class CheckpointError(DartsError, ValueError):
+    """A model file is refused."""
+
+
+class DeviceError(DartsError, RuntimeError):
+    """A device was asked for that is not there, or arrays live on different devices."""
+
+
+class NotBuiltError(DartsError, NotImplementedError):
+    """A documented function that this version does not offer yet."""

@@ -1,0 +1,1 @@
+"""Thawing permafrost from space: pipelines, commands and the demo."""
