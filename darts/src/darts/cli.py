@@ -1,0 +1,144 @@
+"""The command line. Commands are registered by import path, so that `darts --help` loads next to nothing."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
+from rich.console import Console
+
+from darts.config import ConfigFile, read_config
+from darts.console import configure_logging
+from darts_utils.errors import DartsError
+
+EXIT_NOTHING_STARTED = 2
+EXIT_INTERRUPTED = 130
+
+LATER_OPTIONS = frozenset(
+    {"dry-run", "executor", "devices", "shard", "memory-budget", "skip-failed", "max-failures", "fail-fast", "log-json"}
+)
+"""Documented options that later versions bring."""
+
+GLOBAL_OPTIONS = Group("Global options", sort_key=100)
+
+
+def _version() -> str:
+    from darts import __version__
+
+    return __version__
+
+
+app = App(
+    name="darts",
+    help="Find thawing permafrost from space.",
+    version=_version,
+    help_format="plaintext",
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
+run = App(name="run", help="Find thaw features in satellite images.")
+prepare_data = App(name="prepare-data", help="Download everything a later offline run needs.")
+model = App(name="model", help="Look at checkpoints and convert older ones.")
+for group in (run, prepare_data, model):
+    app.command(group)
+
+run.command("darts.commands.run:sentinel2", name="sentinel2", help="Find thaw features in Sentinel-2 scenes.")
+run.command("darts.commands.run:planet", name="planet", help="Find thaw features in PlanetScope images.")
+app.command("darts.commands.demo:demo", name="demo", help="Make a synthetic Arctic sample and run darts on it.")
+app.command(
+    "darts.commands.import_scene:import_scene",
+    name="import-scene",
+    help="Put one's own GeoTIFF into the raw data store.",
+)
+app.command("darts.commands.env_info:env_info", name="env-info", help="Show versions, devices, memory and folders.")
+prepare_data.command("darts.commands.later:prepare_data", name="sentinel2", help="Download Sentinel-2 data (later).")
+prepare_data.command(
+    "darts.commands.later:prepare_data", name="planet", help="Download Planet's auxiliary data (later)."
+)
+model.command("darts.commands.later:model", name="info", help="Show a checkpoint's card (later).")
+model.command("darts.commands.later:model", name="convert", help="Convert an older checkpoint (later).")
+app.command("darts.commands.later:status", name="status", help="Read an output folder's ledger (later).")
+app.command("darts.commands.later:verify", name="verify", help="Check an output folder's files (later).")
+app.command("darts.commands.later:merge", name="merge", help="Combine tiles into the DARTS dataset (later).")
+app.command("darts.commands.later:train", name="train", help="Train models (later).")
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config_file: Annotated[Path | None, Parameter(group=GLOBAL_OPTIONS)] = None,
+    log_dir: Annotated[Path | None, Parameter(group=GLOBAL_OPTIONS)] = None,
+    verbose: Annotated[int, Parameter(name=["--verbose", "-v"], count=True, group=GLOBAL_OPTIONS)] = 0,
+    log_plain: Annotated[bool, Parameter(group=GLOBAL_OPTIONS, negative="")] = False,
+) -> object:
+    """Set up the log and the configuration, then run the command.
+
+    Parameters
+    ----------
+    config_file
+        TOML file with table [darts]; default: config.toml if it exists.
+    log_dir
+        Folder for a log file of this command; a run also keeps one beside its results.
+    verbose
+        -v debug messages, -vv those of the libraries too, -vvv also where each comes from.
+    log_plain
+        Plain log lines, no colours and no live display.
+    """
+    command = "-".join(token for token in tokens[:2] if token.isidentifier() or "-" in token[1:]) or "darts"
+    configure_logging(command, verbosity=verbose, log_dir=log_dir, plain=log_plain)
+    found = read_config(config_file)
+    app.config = (ConfigFile(*found, known_elsewhere=_known_options()),) if found else ()
+    return app(tokens)
+
+
+def run_command_line(tokens: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every expected error becomes one message on stderr."""
+    try:
+        result = app.meta(list(tokens), exit_on_error=False, print_error=False, result_action="return_value")
+    except KeyboardInterrupt:
+        _say("interrupted; finished tiles are kept, run the same command again to go on")
+        return EXIT_INTERRUPTED
+    except CycloptsError as error:
+        _say(_explain(error))
+        return EXIT_NOTHING_STARTED
+    except DartsError as error:
+        _say(str(error))
+        return EXIT_NOTHING_STARTED
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point of the `darts` command."""
+    sys.exit(run_command_line(sys.argv[1:]))
+
+
+def _explain(error: CycloptsError) -> str:
+    if isinstance(error, UnknownOptionError) and (keyword := error.token.keyword):
+        name = keyword.removeprefix("--").partition("=")[0]
+        if name in LATER_OPTIONS:
+            return f"--{name} is not built yet in this version; leave it out"
+    return str(error)
+
+
+def _say(message: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/bold red] {_escaped(message)}", highlight=False, soft_wrap=True)
+
+
+def _escaped(message: str) -> str:
+    from rich.markup import escape
+
+    return escape(message)
+
+
+def _known_options() -> frozenset[str]:
+    """Return the option names of all pipelines, which share the table `[darts]`."""
+    import dataclasses
+
+    from darts.pipelines import PlanetPipeline, Sentinel2Pipeline
+    from darts_utils.paths import DefaultPaths
+
+    fields = (f.name for c in (PlanetPipeline, Sentinel2Pipeline, DefaultPaths) for f in dataclasses.fields(c))
+    return frozenset(name.replace("_", "-") for name in fields)

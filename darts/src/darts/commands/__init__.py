@@ -1,0 +1,1 @@
+"""The commands of darts, one module each, loaded when they are called."""

@@ -1,0 +1,41 @@
+"""Commands that are part of the design, and that this version says it does not have."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from darts_utils.errors import NotBuiltError
+
+Anything = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
+
+
+def prepare_data(*tokens: Anything) -> None:
+    """Download everything a later offline run needs (not built yet)."""
+    raise NotBuiltError(
+        "prepare-data is not built yet in this version; put scenes on disk with `darts import-scene` and run --offline"
+    )
+
+
+def model(*tokens: Anything) -> None:
+    """Show or convert a checkpoint (not built yet)."""
+    raise NotBuiltError("the model commands are not built yet in this version; `darts run` reads older checkpoints too")
+
+
+def status(*tokens: Anything) -> None:
+    """Read an output folder's ledger (not built yet)."""
+    raise NotBuiltError("status is not built yet in this version; see *.results.parquet in the output folder")
+
+
+def verify(*tokens: Anything) -> None:
+    """Check an output folder's files (not built yet)."""
+    raise NotBuiltError("verify is not built yet in this version; running again makes incomplete tiles anew")
+
+
+def merge(*tokens: Anything) -> None:
+    """Combine tiles into the DARTS dataset (not built yet)."""
+    raise NotBuiltError("merge is not built yet in this version; each tile's prediction_segments.parquet is there")
+
+
+def train(*tokens: Anything) -> None:
+    """Train models (not built yet)."""
+    raise NotBuiltError("train is not built yet in this version")

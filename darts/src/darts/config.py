@@ -1,0 +1,90 @@
+"""The configuration file: TOML, table `[darts]`, a sub-table per command path.
+
+A key in a command's own sub-table (`[darts.run.sentinel2]`) must be one of its parameters. A key in `[darts]` or in a
+table on the way is shared by the commands below it: one that the command at hand does not know is passed over when
+another command knows it, and named in a warning when none does.
+"""
+
+import difflib
+import logging
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App, ArgumentCollection
+from cyclopts.argument import update_argument_collection
+
+from darts_utils.errors import ConfigError
+
+logger = logging.getLogger("darts.config")
+
+DEFAULT_CONFIG = Path("config.toml")
+
+
+class ConfigFile:
+    """A configuration source for cyclopts; what the command line gives stays, what nobody gives keeps its default."""
+
+    def __init__(self, path: Path, table: Mapping[str, Any], known_elsewhere: Iterable[str] = ()) -> None:
+        self.path = path
+        self.table = table
+        self.known_elsewhere = frozenset(known_elsewhere)
+
+    def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        """Fill the arguments of the command at hand, the most specific table first."""
+        names = {name.removeprefix("--") for argument in arguments for name in argument.names if name.startswith("--")}
+        for depth in range(len(commands), -1, -1):
+            path = commands[:depth]
+            values = self._values(path)
+            where = ".".join(("darts", *path))
+            if unknown := sorted(set(values) - names):
+                self._judge(unknown, names, where, own=depth == len(commands))
+            chosen = {key: value for key, value in values.items() if key in names}
+            update_argument_collection(
+                chosen, f"{self.path} [{where}]", arguments, app.app_stack.stack[-1], root_keys=(), allow_unknown=False
+            )
+
+    def _values(self, path: tuple[str, ...]) -> dict[str, Any]:
+        """Return the plain keys of a table, without the tables below it."""
+        table: Any = self.table
+        for key in path:
+            table = table.get(key, {})
+            if not isinstance(table, Mapping):
+                raise ConfigError(f"{self.path}: [darts.{'.'.join(path)}] must be a table, got {table!r}")
+        return {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+
+    def _judge(self, unknown: list[str], names: set[str], where: str, *, own: bool) -> None:
+        for key in unknown:
+            if own:
+                raise ConfigError(f"{self.path}: unknown key {key!r} in [{where}]{_nearest(key, names)}")
+            if key not in self.known_elsewhere:
+                hint = _nearest(key, names | self.known_elsewhere)
+                logger.warning("%s: no command knows the key %r in [%s]%s", self.path, key, where, hint)
+
+
+def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
+    """Return the path and `[darts]` table of a configuration file; None where no file was named and none is there.
+
+    Raises:
+        ConfigError: the named file is missing, or a file is not valid TOML or has no `[darts]` table.
+    """
+    chosen = DEFAULT_CONFIG if path is None else path
+    if not chosen.is_file():
+        if path is None:
+            return None
+        raise ConfigError(f"the configuration file {path} does not exist; check --config-file")
+    try:
+        content = tomllib.loads(chosen.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{chosen} is not valid TOML: {error}") from error
+    table = content.get("darts")
+    if not isinstance(table, dict):
+        if path is None:
+            return None  # some other program's config.toml in the working directory
+        raise ConfigError(f"{chosen} has no table [darts]; put the keys below a line [darts]")
+    return chosen, table
+
+
+def _nearest(key: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

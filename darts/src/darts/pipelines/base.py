@@ -1,0 +1,291 @@
+"""What all pipelines share: parameters, checks, and the course of a run."""
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from cyclopts import Parameter
+
+from darts.console import log_to_file, logger, print_summary, reporting
+from darts.ledger import Ledger, Outcome
+from darts.records import RunRecords
+from darts.tiles import Source, Tile
+from darts_utils.arrays import resolve_device
+from darts_utils.errors import ConfigError, NotBuiltError, StoreError
+from darts_utils.paths import DefaultPaths
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import xarray as xr
+
+    from darts.plan import Plan
+
+QUALITY_LEVELS = {"none": 0, "low_quality": 1, "high_quality": 2}
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What became of the tiles of a run."""
+
+    outcomes: tuple[Outcome, ...]
+
+    def count(self, status: str) -> int:
+        """Return how many tiles ended as `status` (success, failed, skipped)."""
+        return sum(outcome.status == status for outcome in self.outcomes)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all tiles done or skipped; 1: some failed."""
+        return 1 if self.count("failed") else 0
+
+
+@dataclass(kw_only=True)
+class _BasePipeline(ABC):
+    """Finds tiles, and loads, preprocesses, segments, postprocesses and exports each of them."""
+
+    model_files: list[Path] | Path | None = None
+    """Checkpoints; default: every *.pt in the models folder. With one model, write_model_outputs is off."""
+    default_dirs: Annotated[DefaultPaths, Parameter(name="*")] = field(default_factory=DefaultPaths)
+    """Root folders; what is left out is taken from the environment."""
+    output_data_dir: Path | None = None
+    """Folder of the results; default: output/<pipeline> under the large folder."""
+    arcticdem_dir: Path | None = None
+    """ArcticDEM cube; default: aux/arcticdem_<resolution>m.icechunk under the large folder."""
+    tcvis_dir: Path | None = None
+    """Folder of the TCVIS cubes; default: aux under the large folder."""
+    device: Literal["cuda", "cpu", "auto"] | int | None = None
+    """cuda, cpu, auto (a free GPU, else the CPU), or the number of a GPU; default: auto."""
+    ee_project: str | None = None
+    """Earth Engine project."""
+    ee_use_highvolume: bool = True
+    """Use Earth Engine's high-volume endpoint."""
+    tpi_outer_radius: int = 100
+    """Outer radius of the relative elevation, in metres."""
+    tpi_inner_radius: int = 0
+    """Inner radius of the relative elevation, in metres; more than 0 makes it an annulus."""
+    patch_size: int = 1024
+    """Side of an inference patch, in pixels."""
+    overlap: int = 256
+    """Margin that neighbouring patches share, in pixels."""
+    batch_size: int = 8
+    """Patches per forward pass."""
+    reflection: int = 0
+    """Extra reflected padding around the tile, in pixels."""
+    binarization_threshold: float = 0.5
+    """A pixel with a probability above this belongs to an object."""
+    mask_erosion_size: int = 10
+    """Radius by which the valid mask is eroded, in pixels."""
+    edge_erosion_size: int | None = None
+    """Frame that is cut from the tile's edge, in pixels; default: as mask_erosion_size."""
+    min_object_size: int = 32
+    """Smaller objects are removed, in pixels."""
+    quality_level: Literal[0, 1, 2, "none", "low_quality", "high_quality"] = 1
+    """Pixels below this quality are invalid; 0 (none) also turns erosion and edge cutting off."""
+    export_bands: list[str] = field(
+        default_factory=lambda: ["probabilities", "binarized", "polygonized", "extent", "thumbnail"]
+    )
+    """What is written for each tile: product names, or names of variables."""
+    write_model_outputs: bool = False
+    """Also write each model's own layers."""
+    overwrite: bool = False
+    """Make tiles again that are complete."""
+    offline: bool = False
+    """Never touch the network; data that is not on disk is an error."""
+    debug_data: bool = False
+    """Also write the whole tile as NetCDF."""
+
+    command: ClassVar[tuple[str, ...]] = ()
+    """Command line path of the pipeline, and the name of its table in a configuration file."""
+
+    # ---- the hooks of a new pipeline -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _tileinfos(self) -> list[tuple[Any, Path]]:
+        """Return key and output folder of every tile."""
+
+    @abstractmethod
+    def _get_tile_id(self, tilekey: Any) -> str:
+        """Return the name of a tile."""
+
+    @abstractmethod
+    def _load_tile(self, tilekey: Any) -> "xr.Dataset":
+        """Load the optical tile, with `quality_data_mask` and the sun's angles."""
+
+    @abstractmethod
+    def _tile_aoi(self) -> "gpd.GeoDataFrame":
+        """Return the area of all tiles, for which auxiliary data is prepared."""
+
+    @abstractmethod
+    def _arcticdem_resolution(self) -> Literal[2, 10, 32]:
+        """Return the resolution of the ArcticDEM that fits the tiles, in metres."""
+
+    @abstractmethod
+    def _default_output_name(self) -> str:
+        """Return the name of the output folder below `output/`."""
+
+    def _optical_bands(self) -> tuple[str, ...]:
+        """Return the optical bands that the source can give."""
+        return ("blue", "green", "red", "nir")
+
+    def _use_bands(self, required: tuple[str, ...]) -> None:  # noqa: B027  # an optional hook
+        """Hear which bands the models need, before the first tile is loaded."""
+
+    def _download_tile(self, tilekey: Any) -> None:
+        """Download what `_load_tile` needs."""
+        raise NotBuiltError(f"{type(self).__name__} cannot download tiles")
+
+    def _result_metadata(self, tilekey: Any) -> Mapping[str, Any]:
+        """Return what the source adds to the metadata of a tile's results."""
+        return {}
+
+    # ---- what users call ---------------------------------------------------------------------------------------------
+
+    def run(self) -> RunSummary:
+        """Process all tiles, one after the other, and write the run's records into the output folder.
+
+        Complete tiles are skipped, partial ones made again; a tile that fails is recorded and the run goes on.
+
+        Raises:
+            DartsError: nothing could start: a parameter, a model or a folder is wrong.
+        """
+        started = time.perf_counter()
+        dirs = self.default_dirs.resolve()
+        self._check(dirs)
+        tiles = self._tiles()
+        plan = self._plan(dirs, tiles)  # loads torch and the models
+        output = self._output(dirs)
+        records = self._start_records(output, dirs)
+        ledger = Ledger(output)
+        handler = log_to_file(output / f"{records.stem}.log")
+        outcomes: list[Outcome] = []
+        logger.info("%d tiles, results go to %s", len(tiles), output)
+        try:
+            from darts.executors import run_sequentially
+
+            last = ledger.last_options()
+            with reporting(len(tiles)) as reporter:
+                for outcome in run_sequentially(
+                    plan, tiles, reporter, overwrite=self.overwrite, run=records.stem, last_options=last
+                ):
+                    ledger.append(outcome)
+                    outcomes.append(outcome)
+                    records.write_results(outcomes, plan.timings)
+        finally:
+            records.write_results(outcomes, plan.timings)
+            logger.removeHandler(handler)
+            handler.close()
+        print_summary(outcomes, time.perf_counter() - started)
+        return RunSummary(tuple(outcomes))
+
+    def prepare_data(self, optical: bool = False, aux: bool = False) -> None:
+        """Download everything a later offline run needs."""
+        raise NotBuiltError(
+            "prepare_data: downloads are not built yet in this version. Put scenes on disk with `darts import-scene`, "
+            "or fill the raw data store and cubes by other means, and run with offline=True."
+        )
+
+    # ---- checks, once, before expensive work ------------------------------------------------------------------------
+
+    def _check(self, dirs: DefaultPaths) -> None:
+        for name in ("patch_size", "batch_size", "tpi_outer_radius"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("overlap", "reflection", "mask_erosion_size", "min_object_size"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(self.overlap < self.patch_size, "overlap", self.overlap, f"less than patch_size ({self.patch_size})")
+        edge = self.edge_erosion_size
+        _require(edge is None or edge >= 0, "edge_erosion_size", edge, "0 or more")
+        inner, outer = self.tpi_inner_radius, self.tpi_outer_radius
+        _require(0 <= inner < outer, "tpi_inner_radius", inner, f"in 0 … tpi_outer_radius ({outer})")
+        threshold = self.binarization_threshold
+        _require(0 <= threshold < 1, "binarization_threshold", threshold, "in 0 … 1")
+        levels: tuple[Any, ...] = (0, 1, 2, *QUALITY_LEVELS)
+        _require(self.quality_level in levels, "quality_level", self.quality_level, f"one of {levels}")
+        from darts_export import validate_export_bands
+
+        validate_export_bands(self.export_bands)
+        resolve_device(self.device)
+
+    def _tiles(self) -> list[Tile]:
+        tiles: dict[Path, Tile] = {}
+        for key, output in self._tileinfos():
+            tiles.setdefault(output, Tile(self._get_tile_id(key), key, output))  # named twice, worked on once
+        if not tiles:
+            raise ConfigError("no tiles were found; check the selection of scenes and the input folders")
+        return sorted(tiles.values(), key=lambda tile: str(tile.output))
+
+    def _plan(self, dirs: DefaultPaths, tiles: list[Tile]) -> "Plan":
+        # The options and their help are read without torch; it is loaded here, when work starts.
+        from darts.plan import Plan, PlanOptions, check_bands, model_names
+
+        level = self.quality_level
+        options = PlanOptions(
+            arcticdem_path=self.arcticdem_dir or dirs.arcticdem(self._arcticdem_resolution()),
+            tcvis_path=self.tcvis_dir or dirs.tcvis,
+            tpi_outer_radius=self.tpi_outer_radius,
+            tpi_inner_radius=self.tpi_inner_radius,
+            patch_size=self.patch_size,
+            overlap=self.overlap,
+            batch_size=self.batch_size,
+            reflection=self.reflection,
+            binarization_threshold=self.binarization_threshold,
+            mask_erosion_size=self.mask_erosion_size,
+            edge_erosion_size=self.edge_erosion_size,
+            min_object_size=self.min_object_size,
+            quality_level=QUALITY_LEVELS[level] if isinstance(level, str) else level,
+            export_bands=tuple(self.export_bands),
+            write_model_outputs=self.write_model_outputs,
+            offline=self.offline,
+            debug_data=self.debug_data,
+        )
+        source = Source(tiles, self._load_tile, self._arcticdem_resolution(), self._result_metadata)
+        plan = Plan(source, model_names(self._models(dirs)), options, device=resolve_device(self.device))
+        check_bands(plan.required_bands, self._optical_bands())
+        self._use_bands(plan.required_bands)
+        return plan
+
+    def _models(self, dirs: DefaultPaths) -> list[Path]:
+        if self.model_files is not None:
+            files = [self.model_files] if isinstance(self.model_files, Path | str) else list(self.model_files)
+            files = [Path(file) for file in files]
+        else:
+            files = sorted(dirs.models.glob("*.pt"))
+        if not files:
+            raise ConfigError(
+                f"no models: {dirs.models} holds no *.pt file. Name checkpoints with --model-files, "
+                "put them there, or try `darts demo`, which brings two."
+            )
+        return files
+
+    def _output(self, dirs: DefaultPaths) -> Path:
+        return self.output_data_dir or dirs.output(self._default_output_name())
+
+    def _start_records(self, output: Path, dirs: DefaultPaths) -> RunRecords:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot create the output folder {output}: {error.strerror or error}") from error
+        records = RunRecords(output)
+        records.write_config(self.command, self._resolved_options(output, dirs))
+        return records
+
+    def _resolved_options(self, output: Path, dirs: DefaultPaths) -> dict[str, Any]:
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        del options["default_dirs"]
+        options |= {f.name: getattr(dirs, f.name) for f in dataclasses.fields(dirs)}
+        options |= {
+            "model_files": self._models(dirs),
+            "output_data_dir": output,
+            "arcticdem_dir": self.arcticdem_dir or dirs.arcticdem(self._arcticdem_resolution()),
+            "tcvis_dir": self.tcvis_dir or dirs.tcvis,
+            "device": self.device,
+        }
+        return options
+
+
+def _require(condition: bool, name: str, value: Any, expectation: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {expectation}, got {value!r}")

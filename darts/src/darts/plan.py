@@ -1,0 +1,244 @@
+"""The plan: the one place that knows the order of steps, and what each of them needs."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from darts import __version__
+from darts.tiles import Source, Tile
+from darts.timings import Timings
+from darts_acquisition import load_arcticdem, load_tcvis
+from darts_ensemble import EnsembleV1
+from darts_export import export_tile, missing_outputs
+from darts_postprocessing import prepare_export
+from darts_preprocessing import preprocess_v2
+from darts_utils.errors import ConfigError, MissingBandError
+
+logger = logging.getLogger("darts.plan")
+
+DEM_FEATURES = ("dem", "arcticdem_data_mask", "relative_elevation", "slope", "aspect", "hillshade", "curvature")
+"""Features that need the ArcticDEM."""
+TCVIS_FEATURES = ("tc_brightness", "tc_greenness", "tc_wetness")
+"""Features that need the Landsat trends."""
+FEATURES = ("ndvi", *TCVIS_FEATURES, *DEM_FEATURES)
+"""All features that preprocessing can build."""
+EXPORT_NEEDS = {
+    "dem": ("slope", "relative_elevation", "dem", "aspect", "hillshade", "curvature"),
+    "tcvis": TCVIS_FEATURES,
+}
+"""Features that an export token stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """How tiles are turned into results; the pipelines check and document these fields."""
+
+    arcticdem_path: Path
+    tcvis_path: Path
+    tpi_outer_radius: int
+    tpi_inner_radius: int
+    patch_size: int
+    overlap: int
+    batch_size: int
+    reflection: int
+    binarization_threshold: float
+    mask_erosion_size: int
+    edge_erosion_size: int | None
+    min_object_size: int
+    quality_level: int
+    export_bands: tuple[str, ...]
+    write_model_outputs: bool
+    offline: bool
+    debug_data: bool
+
+
+class Plan:
+    """Turns one tile after the other into files, with models that are loaded once."""
+
+    def __init__(self, source: Source, models: Mapping[str, Path], options: PlanOptions, *, device: str) -> None:
+        self.source = source
+        self.options = options
+        self.ensemble = EnsembleV1(dict(models), device=device)
+        self.subsets = tuple(self.ensemble.model_names) if options.write_model_outputs and len(models) > 1 else ()
+        self.timings = Timings()
+        self.features = needed_features(self.ensemble.required_bands, options.export_bands)
+        logger.info(
+            "models %s on %s need %s", ", ".join(self.ensemble.model_names), device, ", ".join(self.required_bands)
+        )
+
+    @property
+    def required_bands(self) -> tuple[str, ...]:
+        """Bands that the models need."""
+        return tuple(self.ensemble.required_bands)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that shapes results: options, model checksums, version."""
+        shaping = {key: value for key, value in self._metadata_options().items() if key != "batchsize"}
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def missing(self, tile: Tile) -> str:
+        """Return "all", "some" or "none": which of a tile's files are still to be made."""
+        return missing_outputs(tile.output, self.options.export_bands, self.subsets)
+
+    def process(self, tile: Tile, on_step: Callable[[str], None]) -> None:
+        """Load, preprocess, segment, postprocess and export one tile; `on_step` hears of each step."""
+
+        def run(step: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            on_step(step)
+            with self.timings.step(tile.tile_id, step):
+                return self.timings.call(function, *args, **kwargs)
+
+        o = self.options
+        optical = run("Loading Optical", self.source.load, tile.key)
+        dem = tcvis = None
+        if any(name in DEM_FEATURES for name in self.features):
+            dem = run(
+                "Loading ArcticDEM",
+                load_arcticdem,
+                optical.odc.geobox,
+                o.arcticdem_path,
+                self.source.arcticdem_resolution,
+                buffer=self._dem_buffer(optical),
+                offline=o.offline,
+            )
+        if any(name in TCVIS_FEATURES for name in self.features):
+            tcvis = run(
+                "Loading TCVis",
+                load_tcvis,
+                optical.odc.geobox,
+                o.tcvis_path,
+                year=_year(optical),
+                buffer=4,  # the cubic kernel reaches two pixels, rotation and rounding the rest
+                offline=o.offline,
+            )
+        features = run(
+            "Preprocessing",
+            preprocess_v2,
+            optical,
+            dem,
+            tcvis,
+            tpi_outer_radius=o.tpi_outer_radius,
+            tpi_inner_radius=o.tpi_inner_radius,
+            features=self.features,
+            terrain_convention=self.ensemble.terrain_convention,
+        )
+        del optical, dem, tcvis
+        segmented = run(
+            "Segmenting",
+            self.ensemble.segment_tile,
+            features,
+            patch_size=o.patch_size,
+            overlap=o.overlap,
+            batch_size=o.batch_size,
+            reflection=o.reflection,
+            keep_inputs=bool(self.subsets),
+        )
+        del features
+        ready = run(
+            "Postprocessing",
+            prepare_export,
+            segmented,
+            bin_threshold=o.binarization_threshold,
+            mask_erosion_size=o.mask_erosion_size,
+            min_object_size=o.min_object_size,
+            quality_level=o.quality_level,
+            ensemble_subsets=self.subsets,
+            device="cpu",
+            edge_erosion_size=o.edge_erosion_size,
+        )
+        del segmented
+        run(
+            "Exporting",
+            export_tile,
+            ready,
+            tile.output,
+            bands=o.export_bands,
+            ensemble_subsets=self.subsets,
+            metadata=self.metadata(tile),
+            debug=o.debug_data,
+        )
+
+    def metadata(self, tile: Tile) -> dict[str, Any]:
+        """Return what a tile's results say of their making; no time of processing, so that files are reproducible."""
+        return {"tileid": tile.tile_id, **self._metadata_options(), **self.source.result_metadata(tile.key)}
+
+    def _metadata_options(self) -> dict[str, Any]:
+        o = self.options
+        return {
+            "modelfiles": ",".join(self.ensemble.model_names),
+            "modelchecksums": ",".join(f"{name}:{sha}" for name, sha in self.ensemble.checksums.items()),
+            "tpiouter": o.tpi_outer_radius,
+            "tpiinner": o.tpi_inner_radius,
+            "terrainconvention": self.ensemble.terrain_convention,
+            "patchsize": o.patch_size,
+            "overlap": o.overlap,
+            "batchsize": o.batch_size,
+            "reflection": o.reflection,
+            "binarizethreshold": o.binarization_threshold,
+            "maskerosion": o.mask_erosion_size,
+            "edgeerosion": o.mask_erosion_size if o.edge_erosion_size is None else o.edge_erosion_size,
+            "mmu": o.min_object_size,
+            "qualitymask": o.quality_level,
+            "version": __version__,
+        }
+
+    def _dem_buffer(self, optical: xr.Dataset) -> int:
+        """Return the margin, in pixels of the DEM, that covers the TPI radius, the stencils and the cubic kernel."""
+        pixel = max(abs(optical.odc.geobox.resolution.x), abs(optical.odc.geobox.resolution.y))
+        margin_m = self.options.tpi_outer_radius + 3 * pixel
+        # The DEM's grid is turned against the tile's: a corner's margin is longer along the DEM's axes.
+        return math.ceil(math.sqrt(2) * margin_m / self.source.arcticdem_resolution) + 4
+
+
+def needed_features(required_bands: Iterable[str], export_bands: Iterable[str]) -> tuple[str, ...]:
+    """Return the features that the models or the export ask for, in the order of `FEATURES`."""
+    asked = set(required_bands)
+    for token in export_bands:
+        asked.update(EXPORT_NEEDS.get(token, (token,)))
+    if "aspect" in asked:
+        asked.add("slope")  # decides where aspect is valid
+    return tuple(name for name in FEATURES if name in asked)
+
+
+def check_bands(required_bands: Iterable[str], optical_bands: Iterable[str]) -> None:
+    """Check that every band the models need can be made.
+
+    Raises:
+        MissingBandError: names the bands that neither the source nor preprocessing gives.
+    """
+    possible = {*optical_bands, *FEATURES}
+    if impossible := sorted(set(required_bands) - possible):
+        raise MissingBandError(
+            f"the models need {', '.join(impossible)}, which cannot be made from this source; "
+            f"it gives {', '.join(sorted(possible))}. Choose other models with --model-files."
+        )
+
+
+def model_names(files: Iterable[Path]) -> dict[str, Path]:
+    """Return the models by name, which is the file's stem.
+
+    Raises:
+        ConfigError: a file is missing, or two files have the same stem.
+    """
+    models: dict[str, Path] = {}
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"model file {file} does not exist; check --model-files")
+        if file.stem in models:
+            raise ConfigError(f"two models are called {file.stem!r}: {models[file.stem]} and {file}; rename one")
+        models[file.stem] = file
+    return models
+
+
+def _year(optical: xr.Dataset) -> int | None:
+    time = optical.attrs.get("acquisition_time")
+    return None if time is None else pd.Timestamp(time).year

@@ -1,0 +1,67 @@
+"""The records of a run, in its output folder, named by start time."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tomli_w
+
+from darts.ledger import Outcome
+from darts.timings import Timings
+from darts_utils.store import replacing
+
+RESULT_COLUMNS = ["tile_id", "output_path", "status", "error"]
+
+
+class RunRecords:
+    """Writes the resolved configuration, results and timings of one run; each file is whole at any moment."""
+
+    def __init__(self, folder: Path, *, started: datetime | None = None) -> None:
+        self.folder = folder
+        self.stem = self._free_stem(started or datetime.now(UTC))
+
+    def write_config(self, command: tuple[str, ...], options: Mapping[str, Any]) -> Path:
+        """Write the resolved options as a configuration file that the same command can read again."""
+        table: dict[str, Any] = {
+            key.replace("_", "-"): plain for key, value in options.items() if (plain := _plain(value)) is not None
+        }
+        for key in reversed(("darts", *command)):
+            table = {key: table}
+        target = self._target("config.toml")
+        with replacing(target) as temporary:
+            temporary.write_text(tomli_w.dumps(table, multiline_strings=False))
+        return target
+
+    def write_results(self, outcomes: Iterable[Outcome], timings: Timings) -> None:
+        """Write what became of the tiles so far, and the seconds it took."""
+        rows = [dataclasses.asdict(outcome) for outcome in outcomes]
+        self._write("results", pd.DataFrame(rows, columns=RESULT_COLUMNS).astype("string"))
+        self._write("timer", timings.by_step())
+        self._write("stopwatch", timings.by_function())
+
+    def _write(self, name: str, table: pd.DataFrame) -> None:
+        with replacing(self._target(f"{name}.parquet")) as temporary:
+            table.to_parquet(temporary, index=False)
+
+    def _target(self, suffix: str) -> Path:
+        return self.folder / f"{self.stem}.{suffix}"
+
+    def _free_stem(self, started: datetime) -> str:
+        stem = started.strftime("%Y-%m-%dT%H-%M-%SZ")
+        number = 2
+        free = stem
+        while any(self.folder.glob(f"{free}.*")):
+            free, number = f"{stem}-{number}", number + 1
+        return free
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as TOML can hold it; None where it is not set."""
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

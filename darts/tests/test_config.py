@@ -1,0 +1,85 @@
+import logging
+from pathlib import Path
+
+import pytest
+from cyclopts import App, Parameter
+
+from darts.config import ConfigFile, read_config
+from darts_utils.errors import ConfigError
+
+app = App(name="x", result_action="return_value", exit_on_error=False, print_error=False)
+run = App(name="run")
+app.command(run)
+
+
+@run.command(name="sentinel2")
+def command(*, overlap: int = 256, scene_ids: list[str] | None = None, offline: bool = False) -> tuple:
+    return overlap, scene_ids, offline
+
+
+def call(tmp_path: Path, text: str, *tokens: str) -> tuple:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    app.config = (ConfigFile(*read_config(file), known_elsewhere=["orthotiles-dir"]),)
+    app.default_parameter = Parameter(consume_multiple=True)
+    return app(["run", "sentinel2", *tokens])
+
+
+def test_the_file_beats_the_default_and_the_command_line_beats_the_file(tmp_path: Path) -> None:
+    text = "[darts]\noverlap = 10\n"
+    assert call(tmp_path, text)[0] == 10
+    assert call(tmp_path, text, "--overlap", "20")[0] == 20
+    assert call(tmp_path, "[darts]\n")[0] == 256
+
+
+def test_the_table_of_the_command_beats_the_shared_tables(tmp_path: Path) -> None:
+    text = "[darts]\noverlap = 1\noffline = true\n[darts.run]\noverlap = 2\n[darts.run.sentinel2]\noverlap = 3\n"
+    assert call(tmp_path, text) == (3, None, True)
+    assert call(tmp_path, text.replace("[darts.run.sentinel2]\noverlap = 3\n", "")) == (2, None, True)
+
+
+def test_the_table_of_another_command_is_not_read(tmp_path: Path) -> None:
+    assert call(tmp_path, "[darts.run.planet]\noverlap = 5\nnonsense = 1\n")[0] == 256
+
+
+def test_lists_are_read(tmp_path: Path) -> None:
+    assert call(tmp_path, '[darts]\nscene-ids = ["a", "b c"]\n')[1] == ["a", "b c"]
+
+
+def test_an_unknown_key_in_the_own_table_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'overlapp' in \[darts.run.sentinel2\]; did you mean 'overlap'"):
+        call(tmp_path, "[darts.run.sentinel2]\noverlapp = 3\n")
+
+
+def test_an_unknown_shared_key_is_a_warning_unless_another_command_knows_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("darts").propagate = True
+    with caplog.at_level(logging.WARNING, "darts"):
+        call(tmp_path, '[darts]\northotiles-dir = "x"\n')
+        assert caplog.text == ""
+        call(tmp_path, "[darts]\nofline = true\n")
+    assert "no command knows the key 'ofline'" in caplog.text
+    assert "did you mean 'offline'?" in caplog.text
+
+
+def test_a_named_file_must_exist_and_hold_the_table(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_config(tmp_path / "none.toml")
+    (tmp_path / "other.toml").write_text("[tool]\nx = 1\n")
+    with pytest.raises(ConfigError, match="has no table"):
+        read_config(tmp_path / "other.toml")
+    (tmp_path / "broken.toml").write_text("[darts\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_config(tmp_path / "broken.toml")
+
+
+def test_the_default_file_is_optional_and_may_belong_to_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_config(None) is None
+    (tmp_path / "config.toml").write_text("[hugo]\nx = 1\n")
+    assert read_config(None) is None
+    (tmp_path / "config.toml").write_text("[darts]\noverlap = 1\n")
+    assert read_config(None) == (Path("config.toml"), {"overlap": 1})

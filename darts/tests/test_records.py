@@ -1,0 +1,57 @@
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from darts.ledger import Outcome
+from darts.records import RunRecords
+from darts.timings import STEPS, Timings
+
+STARTED = datetime(2026, 7, 1, 12, 30, 0, tzinfo=UTC)
+
+
+def test_the_resolved_configuration_is_a_table_of_its_command(tmp_path: Path) -> None:
+    path = RunRecords(tmp_path, started=STARTED).write_config(
+        ("run", "planet"), {"model_files": [Path("/m/a.pt")], "patch_size": 512, "aoi_file": None, "overwrite": False}
+    )
+    assert path.name == "2026-07-01T12-30-00Z.config.toml"
+    table = tomllib.loads(path.read_text())["darts"]["run"]["planet"]
+    assert table == {"model-files": ["/m/a.pt"], "patch-size": 512, "overwrite": False}
+
+
+def test_two_runs_in_one_second_have_different_names(tmp_path: Path) -> None:
+    first = RunRecords(tmp_path, started=STARTED)
+    first.write_config((), {})
+    second = RunRecords(tmp_path, started=STARTED)
+    assert (first.stem, second.stem) == ("2026-07-01T12-30-00Z", "2026-07-01T12-30-00Z-2")
+
+
+def test_results_and_timers_hold_a_row_a_tile(tmp_path: Path) -> None:
+    timings = Timings()
+    with timings.step("a", "Segmenting"):
+        timings.call(sorted, [2, 1])
+    outcomes = [
+        Outcome(tile_id="a", output_path="out/a", status="success"),
+        Outcome(tile_id="b", output_path="out/b", status="failed", error="MissingDataError: no DEM"),
+    ]
+    records = RunRecords(tmp_path, started=STARTED)
+    records.write_results(outcomes, timings)
+    results = pd.read_parquet(tmp_path / f"{records.stem}.results.parquet")
+    assert list(results.columns) == ["tile_id", "output_path", "status", "error"]
+    assert results.status.tolist() == ["success", "failed"]
+    assert results.error[1] == "MissingDataError: no DEM"
+    timer = pd.read_parquet(tmp_path / f"{records.stem}.timer.parquet")
+    assert list(timer.columns) == ["tile_id", *STEPS]
+    assert timer.Segmenting[0] > 0
+    assert timer.Exporting.isna().all()
+    stopwatch = pd.read_parquet(tmp_path / f"{records.stem}.stopwatch.parquet")
+    assert stopwatch.function.tolist() == ["sorted"]
+    assert stopwatch.calls.tolist() == [1]
+
+
+def test_results_of_a_run_without_tiles_have_the_same_columns(tmp_path: Path) -> None:
+    records = RunRecords(tmp_path, started=STARTED)
+    records.write_results([], Timings())
+    assert len(pd.read_parquet(tmp_path / f"{records.stem}.results.parquet").columns) == 4
+    assert len(pd.read_parquet(tmp_path / f"{records.stem}.timer.parquet").columns) == 1 + len(STEPS)
