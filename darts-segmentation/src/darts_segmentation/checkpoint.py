@@ -1,0 +1,224 @@
+"""Checkpoints: files that hold a network's weights and what it takes to run it, and never code."""
+
+import hashlib
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+
+from darts_segmentation.layouts import DEFAULT_PATCH_SIZE, TERRAIN_CONVENTIONS, Content, plain_content, read_content
+from darts_utils.bands import band
+from darts_utils.errors import CheckpointError, MissingDataError
+from darts_utils.store import replacing
+
+NAMES_SHOWN = 3
+"""How many weights a message about misfits names."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """A trained model as its file tells it."""
+
+    path: Path
+    checksum: str
+    """SHA-256 of the file, hexadecimal."""
+    model: Mapping[str, Any]
+    """Arguments of smp.create_model; `encoder_weights` is None, whatever the file said."""
+    bands: tuple[str, ...]
+    """Input bands in the order of the network's channels."""
+    patch_size: int
+    """Side of the patches it was trained on, in pixels."""
+    normalization: Mapping[str, tuple[float, float]]
+    """(lo, hi) of the bands whose range differs from the band table's."""
+    terrain_convention: str
+    """How the terrain features of its training were oriented: "true-north" or "legacy"."""
+    card: Mapping[str, Any]
+    """What else the file says in plain values: training data, scores, licence."""
+    state_dict: Mapping[str, torch.Tensor] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.path.stem
+
+    @property
+    def architecture(self) -> str:
+        """Name of the network's architecture, such as `unet`."""
+        return str(self.model["arch"])
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """Return the range (lo, hi) of a band that the network sees as 0 … 1."""
+        return self.normalization.get(name) or band(name).valid
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Return the checkpoint in a file, of the current or an older layout; code in the file is never run.
+
+    Raises:
+        MissingDataError: the file is not there.
+        CheckpointError: the file is refused: it holds code, is damaged, lacks keys, or its weights do not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    build_model(checkpoint)
+    return checkpoint
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Return the checkpoint in a file without building the network, so weights that do not fit it stay unnoticed."""
+    path = Path(path)
+    raw, checksum = _read(path)
+    content = read_content(raw, path)
+    return Checkpoint(path=path, checksum=checksum, **vars(content))
+
+
+def save_checkpoint(
+    path: Path | str,
+    *,
+    model: Mapping[str, Any],
+    bands: Sequence[str],
+    state_dict: Mapping[str, torch.Tensor],
+    patch_size: int = DEFAULT_PATCH_SIZE,
+    normalization: Mapping[str, Sequence[float]] | None = None,
+    terrain_convention: str = TERRAIN_CONVENTIONS[0],
+    card: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Write a checkpoint in the one form of darts, and return it; the same content gives the same bytes.
+
+    Args:
+        path: the file; it appears whole or not at all.
+        model: arguments of smp.create_model.
+        bands: input bands in the order of the network's channels.
+        state_dict: the network's weights.
+        patch_size: side of the training patches in pixels.
+        normalization: (lo, hi) of the bands that the network does not see in the range of the band table.
+        terrain_convention: "true-north" or "legacy".
+        card: what else the file should say, in plain values.
+
+    Raises:
+        CheckpointError: the file could not be loaded again.
+        StoreError: the folder cannot be written.
+    """
+    path = Path(path)
+    config = {
+        "model": model,
+        "input_combination": list(bands),
+        "patch_size": patch_size,
+        "normalization": normalization,
+        "terrain_convention": terrain_convention,
+    }
+    content = read_content({"config": config, "card": card, "statedict": state_dict}, path)
+    _build(content, path)
+    with replacing(path) as temporary:
+        # Given a path, torch would write the temporary name into the archive, and no two files would be the same.
+        with temporary.open("wb") as file:
+            torch.save(plain_content(content), file)
+        checksum = _checksum(temporary)
+    return Checkpoint(path=path, checksum=checksum, **vars(content))
+
+
+def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
+    """Return the network with the checkpoint's weights, float32, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: the architecture is unknown, or the weights do not fit it.
+    """
+    return _build(checkpoint, checkpoint.path)
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    if not path.is_file():
+        raise MissingDataError(f"checkpoint {path} is not there, or is no file")
+    try:
+        checksum = _checksum(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True), checksum
+    # Damaged bytes make the unpickler fail in any way: KeyError, EOFError, UnicodeDecodeError, …
+    except Exception as error:
+        raise CheckpointError(_reason(path, error)) from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if "TorchScript" in str(error):
+        return f"{path} is refused: it is a TorchScript program, not weights. Export the state dict instead."
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    name = found.group(1) if found else _foreign_global(path)
+    if name:
+        return (
+            f"{path} is refused: it wants to load the Python object {name}, and a file that may do so can run code. "
+            "Nothing of it was run. A checkpoint holds tensors and plain values only; export it again from training."
+        )
+    cause = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    return f"{path} is no torch checkpoint, or is damaged or cut short ({cause}). Copy or download it again."
+
+
+def _foreign_global(path: Path) -> str | None:
+    """Return the first object outside torch that a pickle names, found without running it."""
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(_pickle_of(path)):
+            if isinstance(argument, str):
+                strings.append(argument)
+            module, _, name = (argument or "").partition(" ") if opcode.name == "GLOBAL" else ("", "", "")
+            if opcode.name == "STACK_GLOBAL":
+                module, name = strings[-2:]
+            if name and not module.startswith(("torch", "collections")):
+                return f"{module}.{name}"
+    # Whatever is no pickle ends here.
+    except Exception:
+        return None
+    return None
+
+
+def _pickle_of(path: Path) -> bytes:
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _build(content: Content | Checkpoint, path: Path) -> torch.nn.Module:
+    try:
+        # The random first weights, which are overwritten, must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            network = smp.create_model(**content.model)
+    # Each architecture and encoder refuses its arguments in its own way.
+    except Exception as error:
+        cause = error.args[0] if error.args else type(error).__name__
+        raise CheckpointError(f"{path}: the network {dict(content.model)} cannot be built: {cause}") from error
+    try:
+        network.load_state_dict(dict(content.state_dict))
+    except RuntimeError as error:
+        misfits = _misfits(network.state_dict(), content.state_dict)
+        raise CheckpointError(f"{path}: its weights do not fit the architecture in its config: {misfits}") from error
+    return network.eval()
+
+
+def _misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:
+    shapes = [
+        f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    misfits = {
+        "missing": [name for name in wanted if name not in given],
+        "unexpected": [name for name in given if name not in wanted],
+        "of the wrong shape": shapes,
+    }
+    return "; ".join(
+        f"{len(names)} {what} ({', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''})"
+        for what, names in misfits.items()
+        if names
+    )

@@ -1,0 +1,228 @@
+"""What a checkpoint file holds: the one form that darts writes, and the older layouts turned into it.
+
+The one form is a dict of plain values and tensors:
+
+    {"config": {"model_framework": "smp",
+                "model": {arguments of segmentation_models_pytorch.create_model},
+                "input_combination": [bands in the order of the network's channels],
+                "patch_size": 1024,
+                "normalization": {band: [lo, hi]},            # only where it differs from the band table
+                "terrain_convention": "true-north"},
+     "card": {plain values: training data, scores, licence, …},
+     "statedict": {name: tensor}}
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_utils.bands import BANDS
+from darts_utils.errors import CheckpointError
+
+logger = logging.getLogger("darts.segmentation")
+
+TERRAIN_CONVENTIONS = ("true-north", "legacy")
+"""How the terrain features that a model was trained on are oriented; the first is the default."""
+
+DEFAULT_PATCH_SIZE = 1024
+"""Patch size of older files that do not tell theirs."""
+
+LIGHTNING_PREFIX = "model."
+
+_CONFIG_KEYS = {
+    "model_framework", "model", "input_combination", "bands", "patch_size", "normalization", "terrain_convention",
+    "norm_factors",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Content:
+    """What a checkpoint file says, checked value by value."""
+
+    model: dict[str, Any]
+    bands: tuple[str, ...]
+    patch_size: int
+    normalization: dict[str, tuple[float, float]]
+    terrain_convention: str
+    state_dict: dict[str, torch.Tensor]
+    card: dict[str, Any]
+
+
+def read_content(raw: Any, path: Path) -> Content:
+    """Return what the unpickled file `raw` says, whichever layout it has.
+
+    Raises:
+        CheckpointError: a key is missing or has a value that cannot work; `path` only serves the message.
+    """
+    if not isinstance(raw, Mapping):
+        raise CheckpointError(f"{path} is no model checkpoint: it holds a {type(raw).__name__}, not a dict of config")
+    config = _config(raw, path)
+    bands = _bands(config, path)
+    return Content(
+        model=_model(config, bands, path),
+        bands=bands,
+        patch_size=_patch_size(config, path),
+        normalization=_normalization(config, bands, path),
+        terrain_convention=_terrain_convention(config, path),
+        state_dict=_weights(raw, path),
+        card=_card(raw, config, path),
+    )
+
+
+def plain_content(content: Content) -> dict[str, Any]:
+    """Return the one form that darts writes, ready for torch.save."""
+    config = {
+        "model_framework": "smp",
+        "model": content.model,
+        "input_combination": list(content.bands),
+        "patch_size": content.patch_size,
+        "normalization": {name: list(limits) for name, limits in content.normalization.items()},
+        "terrain_convention": content.terrain_convention,
+    }
+    # A view would drag the whole storage it looks at into the file.
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in content.state_dict.items()}
+    return {"config": config, "card": content.card, "statedict": weights}
+
+
+def _config(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    config = raw.get("config")
+    if config is None and isinstance(raw.get("hyper_parameters"), Mapping):  # Lightning
+        config = raw["hyper_parameters"].get("config")
+    if not isinstance(config, Mapping):
+        raise CheckpointError(
+            f"{path} has no 'config' (nor 'hyper_parameters' with one); it holds {_names(raw)}. "
+            "A checkpoint tells its architecture and bands there; export it again from training."
+        )
+    if config.get("model_framework", "smp") != "smp":
+        raise CheckpointError(f"{path} asks for model_framework {config['model_framework']!r}; only 'smp' can be run")
+    if "norm_factors" in config:
+        logger.warning("%s: 'norm_factors' is dropped, bands are normalised by their ranges", path)
+    return config
+
+
+def _bands(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    bands = config.get("input_combination", config.get("bands"))
+    if bands is None:
+        raise CheckpointError(f"{path} names no input bands: its config lacks 'input_combination' (or 'bands')")
+    if not isinstance(bands, list | tuple) or not bands or not all(isinstance(name, str) for name in bands):
+        raise CheckpointError(f"{path}: the input bands must be a list of names, got {bands!r}")
+    if unknown := [name for name in bands if name not in BANDS]:
+        raise CheckpointError(f"{path} needs unknown bands {', '.join(unknown)}; known bands: {', '.join(BANDS)}")
+    if len(set(bands)) < len(bands):
+        raise CheckpointError(f"{path} names an input band twice: {', '.join(bands)}")
+    return tuple(bands)
+
+
+def _model(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dict[str, Any]:
+    model = config.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("arch"), str):
+        raise CheckpointError(f"{path}: config 'model' must hold the arguments of smp.create_model, at least 'arch'")
+    # Weights come from the file alone: nothing is ever fetched.
+    model = {**model, "encoder_weights": None}
+    if any(sign in str(model.get("encoder_name", "")) for sign in ":/\\"):
+        raise CheckpointError(
+            f"{path}: encoder {model['encoder_name']!r} lies elsewhere; only built-in encoders can be run"
+        )
+    if model.setdefault("in_channels", len(bands)) != len(bands):
+        raise CheckpointError(
+            f"{path}: the network takes {model['in_channels']} channels, but {len(bands)} bands are named"
+        )
+    if model.setdefault("classes", 1) != 1:
+        raise CheckpointError(
+            f"{path}: the network has {model['classes']} classes; darts runs binary models (classes=1)"
+        )
+    for option in ("activation", "aux_params"):
+        if model.get(option) is not None:
+            raise CheckpointError(f"{path}: model option {option!r} must be None: darts expects one plane of logits")
+    return model
+
+
+def _patch_size(config: Mapping[str, Any], path: Path) -> int:
+    size = config.get("patch_size", DEFAULT_PATCH_SIZE)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise CheckpointError(f"{path}: patch_size must be a positive whole number, got {size!r}")
+    return size
+
+
+def _normalization(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dict[str, tuple[float, float]]:
+    limits = config.get("normalization") or {}
+    if not isinstance(limits, Mapping):
+        raise CheckpointError(f"{path}: normalization must map bands to [lo, hi], got {limits!r}")
+    if strangers := [str(name) for name in limits if name not in bands]:
+        raise CheckpointError(
+            f"{path}: normalization names {', '.join(strangers)}, which are no input bands of the model"
+        )
+    return {name: _limits(name, pair, path) for name, pair in limits.items()}
+
+
+def _limits(name: str, pair: Any, path: Path) -> tuple[float, float]:
+    try:
+        lo, hi = (float(limit) for limit in pair)
+    except (TypeError, ValueError):
+        lo = hi = math.nan
+    if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
+        raise CheckpointError(
+            f"{path}: normalization of {name} must be two finite numbers [lo, hi], lo < hi, got {pair!r}"
+        )
+    return lo, hi
+
+
+def _terrain_convention(config: Mapping[str, Any], path: Path) -> str:
+    convention = config.get("terrain_convention", TERRAIN_CONVENTIONS[0])
+    if convention not in TERRAIN_CONVENTIONS:
+        raise CheckpointError(
+            f"{path}: terrain_convention {convention!r} is unknown; known: {', '.join(TERRAIN_CONVENTIONS)}"
+        )
+    return str(convention)
+
+
+def _weights(raw: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    weights = raw.get("statedict", raw.get("state_dict"))
+    if not isinstance(weights, Mapping) or not weights:
+        raise CheckpointError(f"{path} holds no weights: 'statedict' (or 'state_dict') is missing or empty")
+    if any(str(name).startswith(LIGHTNING_PREFIX) for name in weights):
+        # Beside the network, Lightning stores the states of losses and metrics.
+        weights = {
+            name.removeprefix(LIGHTNING_PREFIX): value
+            for name, value in weights.items()
+            if str(name).startswith(LIGHTNING_PREFIX)
+        }
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise CheckpointError(f"{path}: weight {name!r} is a {type(tensor).__name__}, not a tensor")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path}: weight {name!r} holds NaN or infinite numbers; the file or the training broke"
+            )
+    return dict(weights)
+
+
+def _card(raw: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    card = raw.get("card") or {}
+    if not isinstance(card, Mapping):
+        raise CheckpointError(f"{path}: the card must be a dict, got {type(card).__name__}")
+    for key, value in card.items():
+        if not isinstance(key, str) or not is_plain(value):
+            raise CheckpointError(f"{path}: card entry {key!r} must be of plain values (text, numbers, lists, dicts)")
+    # Older files keep what else they say (name, time, …) in the config.
+    rest = {key: value for key, value in config.items() if key not in _CONFIG_KEYS and is_plain(value)}
+    return {**rest, **card}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is text, a number, a truth value, None, or lists and dicts of those."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    # The exact types: numpy's scalars subclass some of these and could not be read back weights-only.
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def _names(raw: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, list(raw)[:8])) or "nothing"

@@ -1,0 +1,136 @@
+"""A loaded segmentation model that gives tiles their probabilities."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from darts_segmentation.checkpoint import Checkpoint, build_model, read_checkpoint
+from darts_segmentation.network import Network
+from darts_segmentation.patches import PatchOptions, predict_in_patches
+from darts_utils.arrays import Device, array_namespace, resolve_device
+from darts_utils.bands import describe, require_bands
+from darts_utils.errors import ConfigError
+
+logger = logging.getLogger("darts.segmentation")
+
+
+class SMPSegmenter:
+    """A network of segmentation_models_pytorch from a checkpoint; it pickles by the checkpoint's path.
+
+    Args:
+        model_checkpoint: the checkpoint file.
+        device: where the network computes; None takes the best there is.
+
+    Raises:
+        MissingDataError, CheckpointError: the file is not there, or is refused.
+        DeviceError: a GPU was asked for by name and is not there.
+    """
+
+    def __init__(self, model_checkpoint: Path | str, device: Device = None) -> None:
+        self._asked_device = device
+        checkpoint = read_checkpoint(model_checkpoint)
+        self._network = Network(build_model(checkpoint), resolve_device(device))
+        self.checkpoint: Checkpoint = replace(checkpoint, state_dict=MappingProxyType({}))
+        """What the file says; its weights live in the network alone."""
+
+    def __reduce__(self) -> tuple[Callable[..., "SMPSegmenter"], tuple[Path, Device]]:
+        return SMPSegmenter, (self.checkpoint.path.absolute(), self._asked_device)
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's file name without its suffix."""
+        return self.checkpoint.name
+
+    @property
+    def device(self) -> str:
+        """Where the network computes, "cpu" or "cuda:<index>"."""
+        return str(self._network.device)
+
+    @property
+    def required_bands(self) -> tuple[str, ...]:
+        """Bands that a tile must have: the network's inputs in order, and `slope` last where `aspect` needs it."""
+        bands = self.checkpoint.bands
+        return (*bands, "slope") if "aspect" in bands and "slope" not in bands else bands
+
+    @property
+    def terrain_convention(self) -> str:
+        """How the terrain features must be oriented, "true-north" or "legacy"."""
+        return self.checkpoint.terrain_convention
+
+    def segment_tile(
+        self, tile: xr.Dataset, patch_size: int = 1024, overlap: int = 256, batch_size: int = 8, reflection: int = 0
+    ) -> xr.Dataset:
+        """Return the tile with `probabilities` added (float32, 0 to 1), which live where the tile lives.
+
+        A pixel is valid when all bands that the model needs are finite there; the probability of others is NaN. Bands
+        of whole numbers are always valid. `aspect`, which flat ground has not, is not asked: `slope` is in its place.
+
+        Args:
+            tile: dims ("y", "x"), at least one pixel, bands in memory form.
+            patch_size: side of the square patches that the network sees, in pixels.
+            overlap: pixels that neighbouring patches share, less than `patch_size`; blended linearly.
+            batch_size: patches computed at once, or fewer where memory asks for it.
+            reflection: pixels of extra reflect padding around the tile.
+
+        Raises:
+            MissingBandError: the tile lacks bands.
+            ConfigError: an option cannot work, or the tile is no plane of ("y", "x").
+            DeviceError: the bands live on different devices, or one patch does not fit the device's memory.
+        """
+        options = PatchOptions(patch_size=patch_size, overlap=overlap, batch_size=batch_size, reflection=reflection)
+        planes = self._planes(tile)
+        valid = valid_pixels(planes)
+        probabilities, planned, predicted = predict_in_patches(
+            {name: planes[name] for name in self.checkpoint.bands},
+            valid,
+            self._network.predictor(),
+            options,
+            limits=self.checkpoint.normalization,
+            stride=self._network.stride,
+            least=self._network.least,
+            most=self._network.most,
+        )
+        logger.info(
+            "%s on tile %s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
+            self.name, tile.attrs.get("tile_id", "without an id"),
+            planned - predicted, planned, 100 * (planned - predicted) / planned,
+        )  # fmt: skip
+        layer = xr.DataArray(probabilities, dims=("y", "x"))
+        return tile.assign(probabilities=describe(layer, "probabilities", f"model {self.name}"))
+
+    def segment_tile_batched(
+        self,
+        tiles: Iterable[xr.Dataset],
+        patch_size: int = 1024,
+        overlap: int = 256,
+        batch_size: int = 8,
+        reflection: int = 0,
+    ) -> list[xr.Dataset]:
+        """Return what `segment_tile` returns for each of the tiles, which need not share a grid."""
+        return [self.segment_tile(tile, patch_size, overlap, batch_size, reflection) for tile in tiles]
+
+    def _planes(self, tile: xr.Dataset) -> dict[str, Any]:
+        require_bands(tile, *self.required_bands, purpose=f"model {self.name!r}")
+        bands = tile[list(self.required_bands)]
+        if set(bands.dims) != {"y", "x"} or any(bands[name].ndim != 2 for name in self.required_bands):
+            raise ConfigError(f"a tile must have the dimensions (y, x), got {dict(bands.sizes)}")
+        if 0 in bands.sizes.values():
+            raise ConfigError(f"a tile must have at least one pixel, got {dict(bands.sizes)}")
+        # compute() only matters for dask arrays; others are taken as they are.
+        return {str(name): band.data for name, band in bands.transpose("y", "x").compute().data_vars.items()}
+
+
+def valid_pixels(planes: dict[str, Any]) -> Any:
+    """Return where (y, x) all planes but `aspect` are finite; planes of whole numbers always are."""
+    xp = array_namespace(*planes.values())
+    valid = xp.ones(next(iter(planes.values())).shape, bool)
+    for name, plane in planes.items():
+        if name != "aspect" and np.issubdtype(plane.dtype, np.inexact):
+            valid &= xp.isfinite(plane)
+    return valid
