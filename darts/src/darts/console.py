@@ -149,7 +149,7 @@ def print_summary(outcomes: Sequence[Outcome], seconds: float) -> None:
     console = Console(stderr=True)
     count = {state: sum(o.status == state for o in outcomes) for state in ("success", "skipped", "failed")}
     console.print(
-        f"{len(outcomes)} tiles in {seconds:.1f} s: {count['success']} done, {count['skipped']} skipped, "
+        f"{len(outcomes)} tile{'s' * (len(outcomes) != 1)} in {seconds:.1f} s: {count['success']} done, {count['skipped']} skipped, "
         f"{count['failed']} failed",
         highlight=False,
     )

@@ -87,7 +87,7 @@ class Plan:
 
     def missing(self, tile: Tile) -> str:
         """Return "all", "some" or "none": which of a tile's files are still to be made."""
-        return missing_outputs(tile.output, self.options.export_bands, self.subsets)
+        return missing_outputs(tile.output, self.options.export_bands, self.subsets, debug=self.options.debug_data)
 
     def process(self, tile: Tile, on_step: Callable[[str], None]) -> None:
         """Load, preprocess, segment, postprocess and export one tile; `on_step` hears of each step."""

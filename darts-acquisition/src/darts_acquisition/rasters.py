@@ -1,0 +1,88 @@
+"""Raster files of users: opened so that damage raises, their grid checked."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from darts_utils.errors import ConfigError, GridMismatchError, MissingDataError, StoreError
+
+
+@contextmanager
+def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
+    """Give a raster file for reading; what goes wrong inside the block names the file.
+
+    Raises:
+        MissingDataError: no such file.
+        StoreError: not a raster, or damaged.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"there is no file {path}")
+    try:
+        # GDAL decodes JPEG 2000 in threads of its own, where damage turns into zeros without an error; one does not.
+        with rasterio.Env(GDAL_NUM_THREADS="1"), rasterio.open(path) as source:
+            yield source
+    except RasterioError as error:
+        raise StoreError(f"cannot read {path}: {_reason(error)}. Fetch or copy the file again.") from error
+
+
+def raster_geobox(source: rasterio.DatasetReader) -> GeoBox:
+    """Return the grid of a raster.
+
+    Raises:
+        ConfigError: no CRS, not in metres, rotated or not north-up.
+    """
+    if source.crs is None:
+        raise ConfigError(f"{source.name} has no CRS; assign it, for instance with `gdal_edit.py -a_srs EPSG:… FILE`")
+    if not source.crs.is_projected or abs(source.crs.linear_units_factor[1] - 1) > 1e-6:
+        raise ConfigError(
+            f"{source.name} is in {source.crs.to_string()[:60]}, which is not projected in metres; "
+            "warp it to its UTM zone, for instance with `gdalwarp -t_srs EPSG:326… IN OUT`"
+        )
+    transform = source.transform
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise ConfigError(f"{source.name} is rotated, not north-up, or has no transform; warp it with `gdalwarp`")
+    return GeoBox(source.shape, transform, source.crs.to_wkt())
+
+
+def require_one_grid(first: tuple[Path, GeoBox], other: tuple[Path, GeoBox]) -> None:
+    """Check that two files lie on one grid.
+
+    Raises:
+        GridMismatchError: names both files and how they differ.
+    """
+    (first_path, a), (other_path, b) = first, other
+    if a == b:
+        return
+    parts = [
+        f"{name} {left} against {right}"
+        for name, left, right in (
+            ("size", "×".join(map(str, a.shape.yx)), "×".join(map(str, b.shape.yx))),
+            ("CRS", a.crs, b.crs),
+            ("transform", tuple(a.affine[:6]), tuple(b.affine[:6])),
+        )
+        if left != right
+    ]
+    raise GridMismatchError(
+        f"{first_path} and {other_path} are on different grids: {'; '.join(parts)}. Warp one to the grid of the other."
+    )
+
+
+def read_strips(
+    source: rasterio.DatasetReader, bands: Sequence[int], rows_at_once: int
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield strips of rows of some bands (numbers from 1) as arrays (band, y, x)."""
+    for start in range(0, source.height, rows_at_once):
+        height = min(rows_at_once, source.height - start)
+        window = Window(0, start, source.width, height)
+        yield slice(start, start + height), source.read(list(bands), window=window)
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return str(cause).strip().rstrip(".") or type(cause).__name__

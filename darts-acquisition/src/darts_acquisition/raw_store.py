@@ -1,0 +1,288 @@
+"""The raw data store: one Zarr v3 group a scene, digital numbers as delivered, complete or absent."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import odc.geo.xr  # noqa: F401 (registers `.odc`)
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from darts_acquisition.locks import locked
+from darts_acquisition.raw_scene import RawScene, SceneInfo
+from darts_acquisition.times import parse_utc
+from darts_utils.errors import ConfigError, DartsError, GridMismatchError, MissingBandError, StoreError
+from darts_utils.store import remove_leftovers, replacing
+
+CDSE = "cdse-s2-sr-scene"
+GEE = "gee-s2-sr-scene"
+IMPORT = "import-s2-scene"
+
+CHUNK_PX = 2048
+DTYPES = ("uint8", "uint16")
+NAME_BYTES = 150
+"""Longest scene or band name; file systems take 255 with what is put around it."""
+
+
+def scene_path(store: Path | str, prefix: str, scene_id: str) -> Path:
+    """Return where the raw data store `store` keeps a scene.
+
+    Raises:
+        ConfigError: the id cannot be the name of a folder.
+    """
+    return Path(store) / f"{prefix}-{plain_name(scene_id, 'scene id')}.zarr"
+
+
+def scene_exists(store: Path | str, prefix: str, scene_id: str) -> bool:
+    """Whether the store has a scene; what an interrupted writer left does not count."""
+    return (scene_path(store, prefix, scene_id) / "zarr.json").is_file()
+
+
+def list_scenes(store: Path | str, prefix: str) -> list[str]:
+    """Return the ids of the scenes in a store, sorted."""
+    found = Path(store).glob(f"{prefix}-*.zarr/zarr.json")
+    return sorted(file.parent.name[len(prefix) + 1 : -len(".zarr")] for file in found)
+
+
+def missing_bands(store: Path | str, prefix: str, scene_id: str, bands: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `bands` (asset names) that the store lacks; all of them where the scene is absent."""
+    have = open_scene(store, prefix, scene_id).bands if scene_exists(store, prefix, scene_id) else ()
+    return tuple(band for band in bands if band not in have)
+
+
+def open_scene(store: Path | str, prefix: str, scene_id: str) -> RawScene:
+    """Return a scene of the store, its metadata checked and no pixel read.
+
+    Raises:
+        MissingDataError: the scene is not there.
+        StoreError, GridMismatchError: it is damaged, or its bands are on different grids.
+    """
+    return RawScene.open(scene_path(store, prefix, scene_id), scene_id)
+
+
+def write_scene(
+    store: Path | str,
+    prefix: str,
+    scene_id: str,
+    dn: xr.Dataset,
+    *,
+    datetime: str | datetime | None,
+    scale: float | Mapping[str, float] | None = None,
+    offset: float | Mapping[str, float] | None = None,
+    sun_azimuth: float | None = None,
+    sun_elevation: float | None = None,
+    processing_baseline: str | None = None,
+    sensor: str = "Sentinel-2",
+    overwrite: bool = False,
+) -> Path:
+    """Write a scene into the store and return its folder.
+
+    Args:
+        store: folder of the raw data store.
+        prefix: `CDSE`, `GEE` or `IMPORT`.
+        scene_id: its id; becomes part of the folder's name.
+        dn: digital numbers, uint16 (classes uint8), dims (y, x), a variable a band under its asset name, with a CRS.
+        datetime: time of acquisition; UTC where it has no zone.
+        scale: reflectance = DN × scale + offset; one for all uint16 bands, or one a band. None: not stored, and the
+            loader goes by the processing baseline.
+        offset: see `scale`; both or neither.
+        sun_azimuth: degrees clockwise from true north; None if unknown.
+        sun_elevation: degrees above the horizon; None if unknown.
+        processing_baseline: such as `05.11`.
+        sensor: name of the sensor.
+        overwrite: replace a scene that is there.
+
+    Raises:
+        ConfigError: a name, type or number cannot work, or the scene exists.
+        StoreError: the store cannot be written.
+    """
+    geobox = dn.odc.geobox
+    if geobox is None or geobox.crs is None:
+        raise ConfigError(f"scene {scene_id}: the bands have no CRS; assign one with `.odc.assign_crs(…)`")
+    info = SceneInfo(
+        scene_id=scene_id,
+        geobox=geobox,
+        acquired=None if datetime is None else parse_utc(datetime, "datetime"),
+        sun_azimuth=sun_azimuth,
+        sun_elevation=sun_elevation,
+        processing_baseline=processing_baseline,
+        sensor=sensor,
+    )
+    with new_scene(store, prefix, info, overwrite=overwrite) as writer:
+        _add_dataset(writer, dn, scale, offset)
+    return scene_path(store, prefix, scene_id)
+
+
+def add_bands(
+    store: Path | str,
+    prefix: str,
+    scene_id: str,
+    dn: xr.Dataset,
+    *,
+    scale: float | Mapping[str, float] | None = None,
+    offset: float | Mapping[str, float] | None = None,
+) -> None:
+    """Add bands to a scene that is there; each counts as there only when the scene's `bands` names it.
+
+    Raises:
+        MissingDataError: the scene is not there.
+        GridMismatchError: the bands are on another grid.
+    """
+    path = scene_path(store, prefix, scene_id)
+    with locked(path):
+        scene = RawScene.open(path, scene_id)
+        if dn.odc.geobox != scene.info.geobox:
+            raise GridMismatchError(f"scene {scene_id}: new bands are on another grid than {path}")
+        for name in map(str, dn.data_vars):
+            remove_leftovers(path / name)
+            with replacing(path / name) as temporary:
+                writer = SceneWriter(temporary.parent, scene.info, folders={name: temporary.name})
+                _add_dataset(writer, dn[[name]], scale, offset)
+        remove_leftovers(path / "zarr.json")
+        scene.write_bands([*scene.bands, *(str(name) for name in dn.data_vars if name not in scene.bands)])
+
+
+@contextmanager
+def new_scene(store: Path | str, prefix: str, info: SceneInfo, *, overwrite: bool = False) -> Iterator["SceneWriter"]:
+    """Give a writer for a scene band by band; the scene appears under its name when the block ends well.
+
+    Raises:
+        ConfigError: the scene exists and `overwrite` is not set, or its metadata cannot work.
+        StoreError: the store cannot be written.
+    """
+    path = scene_path(store, prefix, info.scene_id)
+    info.check()
+    with locked(path):
+        remove_leftovers(path)
+        if path.exists() and not overwrite:
+            raise ConfigError(f"scene {info.scene_id} is in the store already ({path}); pass overwrite to replace it")
+        try:
+            with replacing(path) as temporary:
+                zarr.create_group(temporary, zarr_format=3)
+                writer = SceneWriter(temporary, info)
+                yield writer
+                if not writer.bands:
+                    raise ConfigError(f"scene {info.scene_id} has no bands to write")
+                zarr.open_group(temporary, mode="r+").attrs.update(info.to_attrs(writer.bands))
+        except DartsError:
+            raise
+        except OSError as error:
+            raise StoreError(f"scene {info.scene_id}: cannot write {path}: {error.strerror or error}") from error
+
+
+@dataclass
+class SceneWriter:
+    """Writes the bands of a scene below a folder that is not visible yet."""
+
+    folder: Path
+    info: SceneInfo
+    folders: Mapping[str, str] | None = None
+    """Names of folders, where a band is to lie under another than its own."""
+
+    def __post_init__(self) -> None:
+        self.bands: list[str] = []
+
+    def add_band(
+        self,
+        name: str,
+        strips: Iterable[tuple[slice, np.ndarray]],
+        *,
+        dtype: str = "uint16",
+        scale: float | None = None,
+        offset: float | None = None,
+    ) -> None:
+        """Write one band from strips of rows (rows, array of `dtype`), so that the whole never need be in memory.
+
+        Strips that begin on multiples of `CHUNK_PX` are written once.
+        """
+        if plain_name(name, "band name") in self.bands:
+            raise ConfigError(f"scene {self.info.scene_id}: band {name} is given twice")
+        if dtype not in DTYPES:
+            raise ConfigError(
+                f"scene {self.info.scene_id}, band {name}: digital numbers must be uint16 (classes uint8), got {dtype}"
+            )
+        if (scale is None) != (offset is None):
+            raise ConfigError(f"scene {self.info.scene_id}, band {name}: give scale and offset, or neither")
+        scaling: dict[str, Any] = (
+            {} if scale is None or offset is None else {"scale": _number(scale), "offset": _number(offset)}
+        )
+        array = zarr.create_array(
+            self.folder / (self.folders or {}).get(name, name),
+            shape=self.info.geobox.shape.yx,
+            chunks=tuple(min(CHUNK_PX, side) for side in self.info.geobox.shape.yx),
+            dtype=dtype,
+            fill_value=0,
+            # The checksum makes a damaged chunk an error instead of wrong numbers.
+            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+            attributes=scaling,
+            dimension_names=("y", "x"),
+            # A chunk of zeros is written too: then a chunk file that is missing is damage, not nodata.
+            config={"write_empty_chunks": True},
+            zarr_format=3,
+        )
+        for rows, values in strips:
+            array[rows] = values
+        self.bands.append(name)
+
+
+def plain_name(name: Any, what: str) -> str:
+    """Return `name` if it can be the name of a file in any folder.
+
+    Raises:
+        ConfigError: empty, too long, a path, or with control characters.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{what} must be a text that is not empty, got {name!r}")
+    if name.startswith(".") or any(sign in "/\\:" or not sign.isprintable() for sign in name):
+        raise ConfigError(
+            f"{what} {name!r} must be a plain name: no slash, colon or control character, no dot in front"
+        )
+    if len(os.fsencode(name)) > NAME_BYTES:
+        raise ConfigError(f"{what} {name[:40]!r}… is longer than {NAME_BYTES} bytes; give a shorter one")
+    return name
+
+
+def _add_dataset(
+    writer: SceneWriter,
+    dn: xr.Dataset,
+    scale: float | Mapping[str, float] | None,
+    offset: float | Mapping[str, float] | None,
+) -> None:
+    for name in map(str, dn.data_vars):
+        band = dn[name]
+        if band.dims != dn.odc.spatial_dims:
+            raise ConfigError(f"scene {writer.info.scene_id}, band {name}: dims must be (y, x), got {band.dims}")
+        classes = band.dtype == np.uint8
+        writer.add_band(
+            name,
+            _strips(band),
+            dtype=str(band.dtype),
+            scale=None if classes else _of_band(scale, name),
+            offset=None if classes else _of_band(offset, name),
+        )
+
+
+def _strips(band: xr.DataArray) -> Iterator[tuple[slice, np.ndarray]]:
+    for start in range(0, len(band), CHUNK_PX):
+        rows = slice(start, start + CHUNK_PX)
+        yield rows, np.asarray(band.data[rows])
+
+
+def _of_band(value: float | Mapping[str, float] | None, name: str) -> float | None:
+    if not isinstance(value, Mapping):
+        return value
+    if name not in value:
+        raise MissingBandError(f"scale or offset of band {name} is not given; given are {', '.join(value)}")
+    return value[name]
+
+
+def _number(value: float) -> float:
+    if not np.isfinite(value):
+        raise ConfigError(f"scale and offset must be finite numbers, got {value!r}")
+    return float(value)

@@ -1,0 +1,115 @@
+"""A tile to its folder of files, whole or not at all; and whether a folder holds them."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+from pyogrio.errors import DataSourceError
+from rasterio.errors import RasterioError
+
+from darts_export.completeness import is_complete
+from darts_export.debug import write_debug
+from darts_export.metadata import darts_tags, identity
+from darts_export.products import DEBUG_FILE, DEFAULT_BANDS, PRODUCTS, Export, check_names, expected_files
+from darts_export.rasters import tile_geobox
+from darts_utils.bands import require_bands
+from darts_utils.errors import ConfigError, MissingBandError, StoreError
+from darts_utils.store import remove_leftovers, replacing
+
+
+def export_tile(
+    tile: xr.Dataset,
+    out_dir: Path | str,
+    bands: Sequence[str] = DEFAULT_BANDS,
+    ensemble_subsets: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    debug: bool = False,
+) -> Path:
+    """Write the products `bands` of a tile into the folder `out_dir` and return it.
+
+    The folder appears whole or not at all; one that is there already is replaced. The tile is not changed, and the
+    same tile gives the same bytes.
+
+    Args:
+        tile: as `prepare_export` returns it, with a geobox.
+        out_dir: the tile's folder; it has one writer at a time.
+        bands: export bands (see `PRODUCTS`) or names of variables.
+        ensemble_subsets: models whose own layers are written too.
+        metadata: what the files' `DARTS_*` tags say besides the tile's ids, such as models and parameters. What
+            changes from run to run does not belong here.
+        debug: also write the whole tile as NetCDF.
+
+    Raises:
+        ConfigError: an export band is unknown, or the tile has no geobox; before anything is written.
+        MissingBandError: the tile lacks what an export band needs; before anything is written.
+        StoreError: a file cannot be written; the folder is as it was.
+    """
+    folder = Path(out_dir)
+    tokens, models = check_names("bands", bands), check_names("ensemble_subsets", ensemble_subsets)
+    _check_tile(tile, tokens, models)
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"cannot write the tile's folder {folder}: a file has this name. Move it, or choose another.")
+    tags = darts_tags(tile, metadata, folder.name)
+    files = expected_files(tokens, models, debug=debug)
+    remove_leftovers(folder)
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        export = Export(tile, temporary, models, tags, identity(tile, folder.name))
+        try:
+            _write(export, tokens, debug)
+        except (OSError, RasterioError, DataSourceError, sqlite3.Error) as error:
+            raise StoreError(f"cannot write {folder}: {error}. Is the disk full?") from error
+        # GDAL can fail without a word when a disk is full: nothing gets its name before it was read.
+        damaged = [file for file in files if not is_complete(temporary / file)]
+        if damaged:
+            raise StoreError(f"cannot write {folder}: {', '.join(damaged)} came out damaged. Is the disk full?")
+    return folder
+
+
+def missing_outputs(
+    out_dir: Path | str,
+    bands: Sequence[str] = DEFAULT_BANDS,
+    ensemble_subsets: Sequence[str] = (),
+    *,
+    debug: bool = False,
+) -> Literal["all", "some", "none"]:
+    """Return how many of the files that `export_tile` would write are missing; damaged ones count as missing."""
+    folder = Path(out_dir)
+    files = expected_files(bands, ensemble_subsets, debug=debug)
+    if not folder.is_dir():
+        return "all"
+    missing = sum(not is_complete(folder / file) for file in files)
+    if missing == 0:
+        return "none"
+    return "all" if missing == len(files) else "some"
+
+
+def _check_tile(tile: xr.Dataset, tokens: Sequence[str], models: Sequence[str]) -> None:
+    tile_geobox(tile)
+    variables = [str(name) for name in tile.data_vars]
+    unknown = [name for name in tokens if name not in PRODUCTS and name not in variables]
+    if unknown:
+        raise ConfigError(
+            f"cannot export {', '.join(map(repr, unknown))}; possible are {', '.join(PRODUCTS)} "
+            f"and the variables of this tile: {', '.join(variables)}"
+        )
+    for product in (PRODUCTS[token] for token in tokens if token in PRODUCTS):
+        purpose = f"export band {product.token!r}"
+        require_bands(tile, *product.filled(product.needs, models), purpose=purpose)
+        if product.any_of and not any(set(group) <= set(variables) for group in product.any_of):
+            possible = ", ".join(" with ".join(group) for group in product.any_of)
+            raise MissingBandError(f"{purpose} needs at least one of {possible}; the tile has {', '.join(variables)}")
+
+
+def _write(export: Export, tokens: Sequence[str], debug: bool) -> None:
+    for token in tokens:
+        if token in PRODUCTS:
+            PRODUCTS[token].write(export)
+    for name in tokens:
+        # A variable such as probabilities-<model> may be there already as part of a product.
+        if name not in PRODUCTS and not (export.folder / f"{name}.tif").exists():
+            export.raster(f"{name}.tif", name)
+    if debug:
+        write_debug(export.folder / DEBUG_FILE, export.tile)

@@ -1,0 +1,275 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from rio_cogeo.cogeo import cog_validate
+
+from darts_export import DEFAULT_BANDS, PRODUCTS, expected_files, export_tile, missing_outputs
+from darts_export import products as product_table
+from darts_utils.errors import ConfigError, MissingBandError, StoreError
+
+EVERYTHING = [*PRODUCTS, "slope", "s2_scl", "quality_data_mask"]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(shared_tile, tmp_path_factory):
+    """A folder with all there is; tests only read it."""
+    folder = tmp_path_factory.mktemp("out") / "folder"
+    return export_tile(shared_tile, folder, EVERYTHING, ["small"], {"threshold": 0.5}, debug=True)
+
+
+def test_a_tile_gives_all_its_files_and_nothing_else(whole):
+    assert {path.name for path in whole.iterdir()} == set(expected_files(EVERYTHING, ["small"], debug=True))
+    assert [path.name for path in whole.parent.iterdir()] == ["folder"]
+    assert missing_outputs(whole, EVERYTHING, ["small"], debug=True) == "none"
+
+
+def test_rasters_are_valid_with_names_tags_and_the_scenes_grid(tile, whole):
+    rasters = sorted(whole.glob("*.tif"))
+    assert len(rasters) == 10
+    for path in rasters:
+        assert cog_validate(path, strict=True, quiet=True) == (True, [], []), path
+        with rasterio.open(path) as source:
+            assert source.crs == tile.odc.geobox.crs.to_wkt()
+            assert source.transform == tile.odc.geobox.affine
+            assert all(source.descriptions)
+            assert source.tags()["DARTS_tile_id"] == "a-tile"
+            assert source.tags()["DARTS_threshold"] == "0.5"
+
+
+def test_stacks_hold_the_bands_of_their_token(whole):  # E1
+    bands = {}
+    for name in ("optical", "dem", "tcvis"):
+        with rasterio.open(whole / f"{name}.tif") as source:
+            bands[name] = source.descriptions
+    assert bands == {
+        "optical": ("red", "green", "blue", "nir"),
+        "dem": ("slope", "dem", "aspect", "curvature"),
+        "tcvis": ("tc_brightness", "tc_greenness", "tc_wetness"),
+    }
+
+
+def test_segments_have_the_statistics_of_their_own_model(tile, whole):  # E5
+    for suffix, model in (("", "ensemble"), ("-small", "small")):
+        found = gpd.read_parquet(whole / f"prediction_segments{suffix}.parquet")
+        assert (found.model == model).all()
+        probabilities = tile[f"probabilities{suffix}"].values[tile[f"binarized_segmentation{suffix}"].values]
+        assert found["max"].max() == probabilities.max()
+        assert found["min"].min() == probabilities.min()
+        assert found.npixel.sum() == len(probabilities)
+        assert (found.tile_id == "a-tile").all()
+        assert gpd.read_file(whole / f"prediction_segments{suffix}.gpkg").shape == found.shape
+    assert gpd.read_parquet(whole / "prediction_segments.parquet").npixel.tolist() == [12 * 14 - 6 + 64, 150]
+
+
+def test_what_was_cut_is_kept_with_its_probability(whole):
+    cut = gpd.read_parquet(whole / "prediction_cut_segments.parquet")
+    assert cut.npixel.tolist() == [225]
+    assert cut["mean"].tolist() == pytest.approx([0.8], abs=1e-6)
+    assert gpd.read_parquet(whole / "prediction_cut_segments-small.parquet").empty
+
+
+def test_clear_is_the_part_of_the_extent_without_cloud_and_cirrus(whole):
+    area = gpd.read_parquet(whole / "prediction_extent.parquet").set_index("kind").geometry.area / 100
+    assert area["seen"] == 60 * 80
+    assert area["clear"] == 60 * 75 - 6 * 30
+
+
+def test_exporting_changes_nothing_in_the_tile_and_order_does_not_matter(tile, tmp_path):  # E2, E3, E4
+    before = tile.copy(deep=True)
+    first = contents(export_tile(tile, tmp_path / "a" / "t", DEFAULT_BANDS))
+    xr.testing.assert_identical(tile, before)
+    for number, order in enumerate([DEFAULT_BANDS[::-1], DEFAULT_BANDS[2:] + DEFAULT_BANDS[:2]]):
+        again = contents(export_tile(tile, tmp_path / str(number) / "t", order))
+        assert again == first
+    for band in ("polygonized", "thumbnail"):
+        alone = contents(export_tile(tile, tmp_path / band / "t", [band]))
+        assert alone == {name: first[name] for name in alone}
+    xr.testing.assert_identical(tile, before)
+
+
+def test_the_same_tile_gives_the_same_bytes_later(tile, whole, tmp_path):
+    time.sleep(1.1)  # time stamps in files have seconds
+    again = export_tile(
+        tile.copy(deep=True), tmp_path / "b" / "folder", EVERYTHING, ["small"], {"threshold": 0.5}, True
+    )
+    assert contents(again) == contents(whole)
+
+
+def test_ids_the_tile_lacks_are_null_and_the_folder_names_it(tile, tmp_path):
+    tile.attrs = {}
+    found = gpd.read_parquet(export_tile(tile, tmp_path / "T08WMA") / "prediction_segments.parquet")
+    assert (found.tile_id == "T08WMA").all()
+    assert found[["image_id", "sensor", "acquisition_time"]].isna().all(axis=None)
+
+
+def test_a_tile_without_detections_has_the_same_columns(tile, whole, tmp_path):  # E12
+    empty = tile.assign(binarized_segmentation=xr.zeros_like(tile.binarized_segmentation))
+    folder = export_tile(empty, tmp_path / "empty")
+    assert missing_outputs(folder) == "none"
+    for name in ("prediction_segments.parquet", "prediction_segments.gpkg"):
+        nothing, something = (
+            gpd.read_file(one / name) if name.endswith("gpkg") else gpd.read_parquet(one / name)
+            for one in (folder, whole)
+        )
+        assert nothing.empty
+        assert list(nothing.columns) == list(something.columns)
+
+
+def test_a_tile_of_one_pixel_and_one_without_any_valid_pixel_are_exported(make_tile, tmp_path):
+    for shape in ((1, 1), (37, 53)):
+        bands = {name: np.full(shape, np.float32(np.nan)) for name in ("red", "green", "blue", "probabilities")}
+        nothing = np.zeros(shape, bool)
+        tile = make_tile(
+            {
+                **bands,
+                "binarized_segmentation": nothing,
+                "extent": nothing,
+                "quality_data_mask": nothing.astype("uint8"),
+            }
+        )
+        folder = export_tile(tile, tmp_path / str(shape[0]))
+        assert missing_outputs(folder) == "none"
+        with rasterio.open(folder / "probabilities.tif") as source:
+            assert (source.read(1) == 255).all()
+
+
+def test_missing_outputs_tells_all_some_and_none(tile, tmp_path):  # E9
+    folder = tmp_path / "tile"
+    bands = [*DEFAULT_BANDS, "metadata"]
+    assert missing_outputs(folder, bands) == "all"
+    export_tile(tile, folder, bands)
+    assert missing_outputs(folder, bands) == "none"
+    assert missing_outputs(folder, [*bands, "optical"]) == "some"
+    assert missing_outputs(folder, ["optical"]) == "all"
+    assert missing_outputs(folder, bands, ["small"]) == "some"
+    assert missing_outputs(folder, bands, debug=True) == "some"
+    (folder / "binarized.tif").write_bytes(b"")
+    assert missing_outputs(folder, bands) == "some"
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    assert missing_outputs(folder, bands) == "all"
+
+
+def test_an_existing_folder_is_replaced(tile, tmp_path):
+    folder = export_tile(tile, tmp_path / "tile", ["probabilities"])
+    (folder / "old.txt").write_text("old")
+    export_tile(tile, folder, ["binarized"])
+    assert [path.name for path in folder.iterdir()] == ["binarized.tif"]
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_failure_half_way_leaves_what_was_there_and_nothing_new(tile, tmp_path, monkeypatch, old):
+    folder = tmp_path / "tile"
+    if old:
+        export_tile(tile, folder, ["probabilities"])
+    before = contents(folder) if old else None
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(product_table.vectors, "write_geopackage", fail)
+    with pytest.raises(StoreError, match="No space left"):
+        export_tile(tile, folder)
+    assert (contents(folder) if folder.exists() else None) == before
+    assert list(tmp_path.iterdir()) == ([folder] if old else [])
+
+
+def test_a_file_that_came_out_damaged_never_gets_its_name(tile, tmp_path, monkeypatch):
+    def cut_short(path, frame):
+        path.write_bytes(b"PAR1")
+
+    monkeypatch.setattr(product_table.vectors, "write_parquet", cut_short)
+    with pytest.raises(StoreError, match=r"prediction_extent\.parquet came out damaged"):
+        export_tile(tile, tmp_path / "tile", ["extent"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_in_the_middle_leaves_nothing_that_counts(tile, tmp_path):
+    script = """
+        import pickle, sys, time
+        from darts_export import export_tile, products
+
+        def stall(*_):
+            print("half way", flush=True)
+            time.sleep(60)
+
+        products.vectors.extent = stall
+        export_tile(pickle.load(sys.stdin.buffer), sys.argv[1], ["probabilities", "extent"])
+    """
+    folder, bands = tmp_path / "tile", ["probabilities", "extent"]
+    command = [sys.executable, "-c", textwrap.dedent(script), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(pickle.dumps(tile))
+        process.stdin.close()
+        assert process.stdout.readline() == b"half way\n"
+        assert list(tmp_path.glob(".tile.*.tmp/probabilities.tif"))
+        os.kill(process.pid, signal.SIGKILL)
+    assert missing_outputs(folder, bands) == "all"
+    export_tile(tile, folder, bands)
+    assert missing_outputs(folder, bands) == "none"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"bands": ["probabilities", "polygons"]}, ConfigError, r"'polygons'; possible are probabilities.*slope"),
+        ({"bands": "probabilities"}, ConfigError, "list of names"),
+        ({"bands": []}, ConfigError, "nothing would be written"),
+        ({"ensemble_subsets": "small"}, ConfigError, "list of names"),
+        ({"ensemble_subsets": ["large"]}, MissingBandError, "probabilities-large"),
+    ],
+)
+def test_bad_options_stop_before_anything_is_written(tile, tmp_path, options, error, match):
+    with pytest.raises(error, match=match):
+        export_tile(tile, tmp_path / "tile", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("band", "lost"),
+    [
+        ("optical", ["nir"]),
+        ("tcvis", ["tc_wetness"]),
+        ("dem", ["slope", "dem", "aspect", "curvature"]),
+        ("extent", ["extent"]),
+        ("polygonized", ["binarized_segmentation"]),
+        ("binarized", ["binarized_segmentation"]),
+        ("thumbnail", ["red", "probabilities"]),
+    ],
+)
+def test_what_an_export_band_needs_is_said_before_anything_is_written(tile, tmp_path, band, lost):
+    with pytest.raises(MissingBandError, match=lost[0]) as caught:
+        export_tile(
+            tile.drop_vars(lost), tmp_path / "tile", ["probabilities", band] if "probabilities" not in lost else [band]
+        )
+    assert band in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_thumbnail_needs_no_objects_and_no_optical_bands(tile, tmp_path):
+    export_tile(tile.drop_vars(["binarized_segmentation"]), tmp_path / "a", ["thumbnail"])
+    export_tile(tile.drop_vars(["red", "green"]), tmp_path / "b", ["thumbnail"])
+    with pytest.raises(MissingBandError, match="green"):
+        export_tile(tile.drop_vars(["green", "probabilities"]), tmp_path / "c", ["thumbnail"])
+
+
+def test_a_file_in_the_folders_place_is_an_error(tile, tmp_path):
+    (tmp_path / "tile").write_text("mine")
+    with pytest.raises(StoreError, match="a file has this name"):
+        export_tile(tile, tmp_path / "tile")
+    assert (tmp_path / "tile").read_text() == "mine"

@@ -1,0 +1,147 @@
+"""One clear error for each kind of bad input, and exit code 2 where nothing could start."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import OPTICAL, Result, Sample, save_tiny_model
+
+
+@pytest.fixture
+def fails(darts: Callable, sample: Sample) -> Callable[..., str]:
+    """Return a function that runs a command that cannot start, and gives back its one message."""
+
+    def run(*tokens: object, selection: tuple[object, ...] = ("--scene-ids", sample.scene_id)) -> str:
+        result: Result = darts("run", "sentinel2", "--offline", *selection, *tokens)
+        assert result.code == 2, result.text
+        assert "Traceback" not in result.text
+        assert result.text.count("error:") == 1
+        assert len(result.text.splitlines()) <= 4
+        return result.flat
+
+    return run
+
+
+def test_no_models(fails: Callable, tmp_path: Path) -> None:
+    message = fails("--fast-dir", tmp_path / "empty")
+    assert "no models" in message
+    assert "--model-files" in message
+
+
+def test_a_model_file_that_is_not_there(fails: Callable, tmp_path: Path) -> None:
+    assert f"{tmp_path}/none.pt does not exist" in fails("--model-files", tmp_path / "none.pt")
+
+
+class Payload:
+    """What a poisoned pickle runs when it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.target,))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(fails: Callable, tmp_path: Path) -> None:
+    torch.save({"config": Payload(tmp_path / "ran"), "statedict": {}}, tmp_path / "poison.pt")
+    message = fails("--model-files", tmp_path / "poison.pt")
+    assert "poison.pt" in message
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_that_lacks_keys(fails: Callable, tmp_path: Path) -> None:
+    torch.save({"config": {"model": {}}}, tmp_path / "short.pt")
+    message = fails("--model-files", tmp_path / "short.pt")
+    assert "short.pt" in message
+    assert "statedict" in message or "state_dict" in message
+
+
+def test_a_model_that_needs_a_band_nobody_makes(fails: Callable, tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "thermal.pt", (*OPTICAL, "planet_udm"))
+    message = fails("--model-files", model)
+    assert "planet_udm" in message
+    assert "cannot be made" in message
+
+
+def test_models_of_two_terrain_conventions(fails: Callable, tmp_path: Path, sample: Sample) -> None:
+    legacy = save_tiny_model(tmp_path / "legacy.pt", (*OPTICAL, "aspect"), terrain_convention="legacy")
+    message = fails("--model-files", legacy, sample.full_model)
+    assert "legacy" in message
+    assert "true-north" in message
+
+
+def test_two_models_of_one_name(fails: Callable, tmp_path: Path, sample: Sample) -> None:
+    other = save_tiny_model(tmp_path / "optical.pt", OPTICAL)
+    assert "two models are called 'optical'" in fails("--model-files", other, sample.optical_model)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (("--overlap", 1024), ("overlap", "less than patch_size (1024)", "1024")),
+        (("--patch-size", 0), ("patch_size", "at least 1")),
+        (("--batch-size", -1), ("batch_size", "at least 1")),
+        (("--patch-size", "many"), ("patch-size", "many")),
+        (("--binarization-threshold", 1.5), ("binarization_threshold", "1.5")),
+        (("--tpi-inner-radius", 100), ("tpi_inner_radius", "tpi_outer_radius")),
+        (("--edge-erosion-size", -1), ("edge_erosion_size", "0 or more")),
+        (("--quality-level", "best"), ("quality-level", "best")),
+        (("--export-bands", "probabilites"), ("probabilites", "probabilities")),
+        (("--device", 7), ("GPU 7", "darts env-info")),
+        (("--device", "gpu"), ("device", "gpu")),
+        (("--dry-run",), ("--dry-run is not built yet",)),
+        (("--bathc-size", 3), ("--bathc-size", "--batch-size")),
+        (("--no-raw-data-store",), ("no_raw_data_store", "not built yet")),
+    ],
+)
+def test_parameters_that_cannot_work(fails: Callable, tokens: tuple, words: tuple[str, ...], tmp_path: Path) -> None:
+    message = fails(*tokens, "--output-data-dir", tmp_path / "out")
+    for word in words:
+        assert word in message
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_scene_selections(fails: Callable, sample: Sample, tmp_path: Path) -> None:
+    assert "got none of them" in fails(selection=())
+    assert "got scene_ids and tile_ids" in fails("--tile-ids", "08WMA")
+    assert "searching scenes is not built yet" in fails(selection=("--tile-ids", "08WMA"))
+    assert "does not exist" in fails(selection=("--scene-id-file", tmp_path / "none.json"))
+    (tmp_path / "bad.json").write_text('{"a": 1}')
+    assert "JSON list" in fails(selection=("--scene-id-file", tmp_path / "bad.json"))
+    (tmp_path / "bad.json").write_text("S2A\nS2B\n")
+    assert "cannot be read as JSON" in fails(selection=("--scene-id-file", tmp_path / "bad.json"))
+
+
+@pytest.mark.parametrize("scene_id", ["../escape", "/absolute", "", "..", "a\0b", "x" * 300])
+def test_scene_ids_that_would_leave_the_output_folder(fails: Callable, scene_id: str) -> None:
+    assert "is not a scene id" in fails(selection=("--scene-ids", scene_id))
+
+
+def test_an_output_folder_that_cannot_be_written(fails: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = fails("--output-data-dir", tmp_path / "file" / "out")
+    assert "cannot create the output folder" in message
+
+
+def test_an_unknown_key_in_the_configuration(fails: Callable, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[darts.run.sentinel2]\nexport-band = ['extent']\n")
+    message = fails("--config-file", config)
+    assert "unknown key 'export-band' in [darts.run.sentinel2]; did you mean 'export-bands'?" in message
+
+
+@pytest.mark.parametrize(
+    "command", [("prepare-data", "sentinel2"), ("status", "x"), ("verify", "x"), ("merge",), ("train",), ("model", "info")]
+)
+def test_commands_that_are_not_built_say_so(darts: Callable, command: tuple[str, ...]) -> None:
+    result = darts(*command)
+    assert result.code == 2
+    assert "not built yet" in result.flat
+
+
+def test_an_unknown_command(darts: Callable) -> None:
+    result = darts("rum")
+    assert result.code == 2
+    assert "rum" in result.flat
