@@ -51,11 +51,14 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(fails: Cal
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_checkpoint_that_lacks_keys(fails: Callable, tmp_path: Path) -> None:
-    torch.save({"config": {"model": {}}}, tmp_path / "short.pt")
+@pytest.mark.parametrize("lacking", ["config", "statedict", "model", "input_combination"])
+def test_a_checkpoint_that_lacks_a_key(fails: Callable, sample: Sample, tmp_path: Path, lacking: str) -> None:
+    content = torch.load(sample.optical_model, weights_only=True)
+    del (content if lacking in content else content["config"])[lacking]
+    torch.save(content, tmp_path / "short.pt")
     message = fails("--model-files", tmp_path / "short.pt")
     assert "short.pt" in message
-    assert "statedict" in message or "state_dict" in message
+    assert lacking in message
 
 
 def test_a_model_that_needs_a_band_nobody_makes(fails: Callable, tmp_path: Path) -> None:

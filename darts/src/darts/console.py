@@ -155,7 +155,9 @@ def print_summary(outcomes: Sequence[Outcome], seconds: float) -> None:
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
-        table = Table("tile", "error", title="Failed tiles", title_justify="left")
+        table = Table(title="Failed tiles", title_justify="left")
+        for heading in ("tile", "error"):
+            table.add_column(heading, overflow="fold")
         for outcome in failed:
             table.add_row(outcome.tile_id, outcome.error)
         console.print(table)

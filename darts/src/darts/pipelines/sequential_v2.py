@@ -170,6 +170,7 @@ class Sentinel2Pipeline(_BasePipeline):
         (pipeline or Sentinel2Pipeline()).prepare_data(optical=optical, aux=aux)
 
     def _tileinfos(self) -> list[tuple[str, Path]]:
+        self._store()
         output = self._output(self.default_dirs.resolve())
         return [(scene_id, output / scene_id) for scene_id in self._scene_ids()]
 
