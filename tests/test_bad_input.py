@@ -136,7 +136,8 @@ def test_an_unknown_key_in_the_configuration(fails: Callable, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "command", [("prepare-data", "sentinel2"), ("status", "x"), ("verify", "x"), ("merge",), ("train",), ("model", "info")]
+    "command",
+    [("prepare-data", "sentinel2"), ("status", "x"), ("verify", "x"), ("merge",), ("train",), ("model", "info")],
 )
 def test_commands_that_are_not_built_say_so(darts: Callable, command: tuple[str, ...]) -> None:
     result = darts(*command)
