@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from darts_utils.arrays import array_namespace
-from darts_utils.errors import MissingBandError
+from darts_utils.errors import ConfigError, MissingBandError
 
 ROWS_AT_ONCE = 1024
 """Encoding computes in float64 on this many rows at a time, so that the extra memory stays small."""
@@ -132,6 +132,9 @@ def encode(values: Any, name: str) -> Any:
 
     Takes an array (numpy, cupy) or DataArray in memory form. Where the nodata code lies inside the stored range, a
     value that would fall on it takes the next code. A DataArray gets `_FillValue`, `scale_factor` and `add_offset`.
+
+    Raises:
+        ConfigError: NaN in a band of classes, which has no code for it.
     """
     if isinstance(values, xr.DataArray):
         stored = values.copy(deep=False, data=encode(values.data, name))
@@ -139,7 +142,7 @@ def encode(values: Any, name: str) -> Any:
     row = band(name)
     xp = array_namespace(values)
     if row.memory != "float32":
-        return values.astype(row.disk)
+        return _encode_classes(xp, values, row)
     stored = xp.empty(values.shape, row.disk)
     for start in range(0, max(len(values), 1) if values.ndim else 1, ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE) if values.ndim else ()
@@ -183,8 +186,8 @@ def normalize(values: Any, name: str, limits: tuple[float, float] | None = None)
     scaled = values.astype("float32")
     scaled -= np.float32(lo)
     scaled *= np.float32(1 / (hi - lo))
-    xp.clip(scaled, 0, 1, out=scaled)
-    return xp.nan_to_num(scaled, copy=False, nan=0.0)
+    # fmax takes the number where one side is NaN, so the lower limit also fills what is missing.
+    return xp.minimum(xp.fmax(scaled, np.float32(0)), np.float32(1))
 
 
 def require_bands(tile: xr.Dataset, *names: str, purpose: str = "this step") -> None:
@@ -218,6 +221,17 @@ def encode_tile(tile: xr.Dataset, names: Iterable[str] | None = None) -> xr.Data
 def decode_tile(stored: xr.Dataset) -> xr.Dataset:
     """Return the memory form of a tile that `encode_tile` encoded."""
     return stored.assign({str(name): decode(stored[name], str(name)) for name in stored.data_vars})
+
+
+def _encode_classes(xp: Any, values: Any, row: Band) -> Any:
+    if values.dtype.kind == "b":
+        return values.astype(row.disk)
+    if values.dtype.kind == "f" and bool(xp.isnan(values).any()):
+        raise ConfigError(
+            f"band {row.name!r} holds NaN, but its classes have no code for it; give missing pixels a class"
+        )
+    lo, hi = (int(limit) for limit in row.valid)
+    return xp.clip(values, lo, hi).astype(row.disk)
 
 
 def _disk_attrs(row: Band) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from darts_utils.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultPaths:
@@ -80,5 +82,5 @@ class DefaultPaths:
     @staticmethod
     def _resolved(path: Path | None) -> Path:
         if path is None:
-            raise ValueError("DefaultPaths has empty fields; call resolve() first")
+            raise ConfigError("DefaultPaths has empty fields; call resolve() first, or give darts_dir")
         return path

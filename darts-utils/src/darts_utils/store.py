@@ -1,5 +1,6 @@
 """Complete or absent: files and folders that appear whole under their name, or not at all."""
 
+import glob
 import os
 import shutil
 import uuid
@@ -19,7 +20,7 @@ def replacing(target: Path) -> Iterator[Path]:
     On an exception the temporary path is removed and the target is left as it was.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: the folder cannot be written, or the block wrote nothing.
     """
     target = Path(target)
     try:
@@ -31,20 +32,16 @@ def replacing(target: Path) -> Iterator[Path]:
     temporary = _temporary_name(target)
     try:
         yield temporary
+        if not temporary.exists():
+            raise StoreError(f"cannot write {target}: its writer left nothing at {temporary}")
         _flush(temporary)
         if target.is_dir():
-            aside = _temporary_name(target)
-            target.rename(aside)
-            temporary.rename(target)
-            shutil.rmtree(aside, ignore_errors=True)
+            _swap_folder(temporary, target)
         else:
             temporary.replace(target)
-        _flush(target.parent)
+        _flush_entry(target.parent)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def remove_leftovers(target: Path) -> None:
@@ -53,22 +50,43 @@ def remove_leftovers(target: Path) -> None:
     Only for targets with one writer at a time: a temporary path of a writer that still runs would go too.
     """
     target = Path(target)
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    # The random part is spelled out, so that the leftovers of a target "a" are not those of its neighbour "a.tif".
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"):
+        _remove(leftover)
 
 
 def _temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
+def _swap_folder(new: Path, target: Path) -> None:
+    """Let `new` take the name of the folder `target`; if it cannot, `target` is put back."""
+    aside = _temporary_name(target)
+    target.rename(aside)
+    try:
+        new.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _flush(path: Path) -> None:
     """Ask the system to put `path` (and all files below it) on disk, so that a rename never names empty files."""
     for entry in [path, *(path.rglob("*") if path.is_dir() else [])]:
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush_entry(entry)
+
+
+def _flush_entry(entry: Path) -> None:
+    descriptor = os.open(entry, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
