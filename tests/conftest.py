@@ -3,18 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
-import segmentation_models_pytorch as smp
-import torch
 import xarray as xr
 
 from darts.cli import run_command_line
-from darts.demo import Landscape, generate_landscape, write_demo_data
 from darts_acquisition import CDSE, write_scene
-from darts_segmentation import save_checkpoint
+
+if TYPE_CHECKING:
+    from darts.demo import Landscape
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -27,7 +27,7 @@ class Sample:
     """A data folder as `darts demo` makes it, with models of its own."""
 
     folder: Path
-    landscape: Landscape
+    landscape: "Landscape"
 
     @property
     def scene_id(self) -> str:
@@ -44,6 +44,12 @@ class Sample:
 
 def save_tiny_model(path: Path, bands: Sequence[str], *, seed: int = 0, **more: object) -> Path:
     """Save a network of random weights; wide enough a spread that some pixels lie above 0.5 and some below."""
+    # The contract tests share this file, and need neither torch nor the models.
+    import segmentation_models_pytorch as smp
+    import torch
+
+    from darts_segmentation import save_checkpoint
+
     torch.manual_seed(seed)
     network = smp.create_model(**TINY, encoder_weights=None, in_channels=len(bands))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +60,8 @@ def save_tiny_model(path: Path, bands: Sequence[str], *, seed: int = 0, **more: 
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    from darts.demo import generate_landscape, write_demo_data
+
     folder = tmp_path_factory.mktemp("sample")
     landscape = generate_landscape(3, size=256)
     write_demo_data(landscape, folder)
@@ -94,7 +102,7 @@ class Result:
         return " ".join(self.text.split())
 
 
-def write_small_scene(store: Path, scene_id: str, like: Landscape, rows: slice, columns: slice) -> None:
+def write_small_scene(store: Path, scene_id: str, like: "Landscape", rows: slice, columns: slice) -> None:
     """Write a window of a landscape's optical bands as a scene of its own."""
     geobox = like.geobox[rows, columns]
     bands = {

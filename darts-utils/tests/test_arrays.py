@@ -148,3 +148,13 @@ def test_a_tile_goes_to_the_gpu_and_back(tile):
     away = to_device(tile, resolve_device("cuda"))
     assert type(away.red.data).__module__.startswith("cupy")
     xr.testing.assert_identical(to_host(away), tile)
+
+
+def test_arrays_go_to_the_cpu_where_cupy_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(arrays, "_gpu_memory_use", lambda: [0.0])
+    assert arrays.resolve_array_device(None) == "cpu"
+    assert arrays.resolve_array_device("auto") == "cpu"
+    assert arrays.resolve_array_device("cuda") == "cuda:0"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert arrays.resolve_array_device(None) == "cuda:0"

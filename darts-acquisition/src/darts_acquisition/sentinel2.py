@@ -16,7 +16,7 @@ from darts_acquisition.raw_scene import RawScene
 from darts_acquisition.scene_ids import baseline_has_offset, parse_cdse_id, parse_gee_id
 from darts_acquisition.times import iso_utc
 from darts_utils import bands as band_table
-from darts_utils.arrays import Device, resolve_device, to_device
+from darts_utils.arrays import Device, resolve_array_device, to_device
 from darts_utils.errors import ConfigError, MissingBandError, MissingDataError, NotBuiltError, StoreError
 
 SCALE = 1e-4
@@ -189,7 +189,7 @@ def _load(
     scl = _SCL[prefix]
     needed = [*optical, *([] if prefix == raw_store.IMPORT else [scl])]
     scene = _open(prefix, scene_id, needed, store, offline)
-    target = resolve_device(device)
+    target = resolve_array_device(device)
 
     tile: dict[str, xr.DataArray] = {}
     with _on(target) as xp:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import xarray as xr
 
-from darts_utils.arrays import Device, array_namespace, resolve_device, to_device
+from darts_utils.arrays import Device, array_namespace, resolve_array_device, to_device
 from darts_utils.errors import ConfigError
 
 Raster = TypeVar("Raster", xr.DataArray, Any)
@@ -41,7 +41,7 @@ def erode_mask(mask: Raster, size: int, device: Device = None, edge_size: int | 
     frame_px = size if edge_size is None else edge_size
     check_pixels("edge_size", frame_px)
     if device is not None:
-        mask = to_device(mask, resolve_device(device))
+        mask = to_device(mask, resolve_array_device(device))
     if isinstance(mask, xr.DataArray):
         return mask.copy(deep=False, data=_erode(mask.data, size, frame_px))
     return _erode(mask, size, frame_px)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from darts_postprocessing.masks import Raster, as_bool, check_pixels
-from darts_utils.arrays import Device, array_namespace, ndimage_of, resolve_device, to_device
+from darts_utils.arrays import Device, array_namespace, ndimage_of, resolve_array_device, to_device
 from darts_utils.errors import ConfigError, GridMismatchError
 
 ROWS_AT_ONCE = 512
@@ -44,7 +44,7 @@ def binarize(probs: Raster, threshold: float, min_object_size: int, mask: Any, d
         GridMismatchError: `mask` has another shape.
     """
     if device is not None:
-        target = resolve_device(device)
+        target = resolve_array_device(device)
         probs, mask = to_device(probs, target), to_device(mask, target)
     extent = mask.data if isinstance(mask, xr.DataArray) else mask
     if isinstance(probs, xr.DataArray):

@@ -7,7 +7,7 @@ import xarray as xr
 
 from darts_postprocessing.masks import check_pixels, erode_mask
 from darts_postprocessing.objects import check_threshold, find_objects
-from darts_utils.arrays import Device, array_namespace, resolve_device, to_device
+from darts_utils.arrays import Device, array_namespace, resolve_array_device, to_device
 from darts_utils.bands import describe, require_bands
 from darts_utils.errors import ConfigError
 
@@ -67,7 +67,7 @@ def prepare_export(
     if device is not None:
         # Only what is used here moves; the other bands stay where they are.
         used = tile[[*masked_names, "quality_data_mask"]]
-        tile = tile.assign(to_device(used, resolve_device(device)).data_vars)
+        tile = tile.assign(to_device(used, resolve_array_device(device)).data_vars)
 
     extent = _extent(tile, level, mask_erosion_size, frame_px)
     xp = array_namespace(extent)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 
 from darts_segmentation.layouts import DEFAULT_PATCH_SIZE, TERRAIN_CONVENTIONS, Content, plain_content, read_content
@@ -190,6 +189,9 @@ def _checksum(path: Path) -> str:
 
 
 def _build(content: Content | Checkpoint, path: Path) -> torch.nn.Module:
+    # Imported where it is used: it loads torchvision and torch's compiler, which set up a folder of their own.
+    import segmentation_models_pytorch as smp
+
     try:
         # The random first weights, which are overwritten, must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):

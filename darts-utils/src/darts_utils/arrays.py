@@ -1,5 +1,6 @@
 """Arrays and devices: a function works where its input lives and asks the array, never the machine."""
 
+import importlib.util
 import subprocess
 from types import ModuleType
 from typing import Any, Literal
@@ -85,6 +86,13 @@ def resolve_device(device: Device = None) -> str:
             "Use device 'auto' or 'cpu', or check the driver with `darts env-info`."
         )
     return f"cuda:{index}"
+
+
+def resolve_array_device(device: Device = None) -> str:
+    """Return where arrays shall live, as `resolve_device`; "auto" and None take the CPU where cupy is not installed."""
+    if device in ("auto", None) and importlib.util.find_spec("cupy") is None:
+        return "cpu"
+    return resolve_device(device)
 
 
 def _gpu_index(device: str) -> int:

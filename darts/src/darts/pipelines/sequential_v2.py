@@ -98,7 +98,8 @@ class PlanetPipeline(_BasePipeline):
     def _load_tile(self, tilekey: Path) -> "xr.Dataset":
         from darts_acquisition import load_planet_masks, load_planet_scene
 
-        return load_planet_scene(tilekey).merge(load_planet_masks(tilekey), combine_attrs="override", join="exact")
+        # Both are read from the same raster's grid.
+        return load_planet_scene(tilekey).assign(load_planet_masks(tilekey).data_vars)
 
     def _tile_aoi(self) -> "gpd.GeoDataFrame":
         raise NotBuiltError("the area of Planet tiles is needed for downloads only, which are not built yet")
