@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pyproj
 import pytest
-import rasterio
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,7 +50,7 @@ def waves(geobox, seed=0):
 
 
 def gdal(values, source, target, resampling=Resampling.cubic, **options):
-    """Warp with GDAL's exact transformer."""
+    """Warp with GDAL's transformer within 1e-5 pixels of the exact one."""
     profile = {
         "driver": "GTiff", "height": source.shape.y, "width": source.shape.x, "count": 1, "dtype": values.dtype,
         "crs": source.crs.to_wkt(), "transform": Affine(*source.affine[:6]), "nodata": math.nan,
@@ -63,7 +62,7 @@ def gdal(values, source, target, resampling=Resampling.cubic, **options):
             file.open() as opened,
             WarpedVRT(
                 opened, crs=target.crs.to_wkt(), transform=Affine(*target.affine[:6]), height=target.shape.y,
-                width=target.shape.x, resampling=resampling, tolerance=0, **options,
+                width=target.shape.x, resampling=resampling, tolerance=1e-5, **options,
             ) as vrt,
         ):  # fmt: skip
             return vrt.read(1)
@@ -116,7 +115,7 @@ def test_cubic_agrees_with_gdal_away_from_edges(target, crs, resolution):
     result = align(on_grid(values, source), target)
     assert result.odc.geobox == target
     assert result.dtype == np.float32
-    # GDAL draws its scale from bounding boxes, so that it widens a little for a turned grid; say that it shall not.
+    # GDAL draws its scale from the bounding boxes of small windows and would widen; tell it that it shall not.
     assert np.allclose(result, gdal(values, source, target, XSCALE=1, YSCALE=1), atol=2e-3)
 
 
@@ -125,14 +124,14 @@ def test_a_real_dem_grid_far_larger_than_a_pixel_has_exact_positions():
     target = grid((6144, 6144), "EPSG:32608", 399_960, 7_800_000, 10)
     source = around(target, "EPSG:3413", 1000)
     cols, rows = np.meshgrid(np.arange(source.shape.x), np.arange(source.shape.y))
-    planes = xr.Dataset({"x": on_grid(cols * 1.0, source), "y": on_grid(rows * 1.0, source)})
+    planes = xr.Dataset({"col": on_grid(cols * 1.0, source), "row": on_grid(rows * 1.0, source)})
     result = align(planes, target)
     project = pyproj.Transformer.from_crs("EPSG:32608", "EPSG:3413", always_xy=True)
     r, c = np.meshgrid(np.arange(0, 6144, 61), np.arange(0, 6144, 61))
     x, y = project.transform(*pixel_centres(target, c, r))
     # One source pixel is 100 target pixels: 1e-4 here is 0.01 pixels of a 10 m source.
-    assert np.abs(result.x.values[r, c] - ((x - source.affine.c) / 1000 - 0.5)).max() < 1e-4
-    assert np.abs(result.y.values[r, c] - ((source.affine.f - y) / 1000 - 0.5)).max() < 1e-4
+    assert np.abs(result.col.values[r, c] - ((x - source.affine.c) / 1000 - 0.5)).max() < 1e-4
+    assert np.abs(result.row.values[r, c] - ((source.affine.f - y) / 1000 - 0.5)).max() < 1e-4
 
 
 @pytest.mark.parametrize("factor", [2, 3, 5])
@@ -208,7 +207,7 @@ def test_masks_and_classes_take_the_nearest_pixel_and_are_0_outside():
 
 @pytest.mark.parametrize("lon_west", [-181, 179])
 def test_a_source_across_the_antimeridian_in_either_count_of_longitudes(lon_west):
-    target = grid((40, 40), "EPSG:32601", 379_000, 7_546_000, 50)  # 180 degrees runs through it
+    target = grid((40, 40), "EPSG:32601", 373_600, 7_546_900, 50)  # 180 degrees runs through it
     lons = pyproj.Transformer.from_crs("EPSG:32601", 4326, always_xy=True).transform(*pixel_centres(target, 20, 20))
     assert abs(abs(lons[0]) - 180) < 0.1
     source = grid((200, 1000), "EPSG:4326", lon_west, 68.2, 0.002)
@@ -268,7 +267,7 @@ def test_the_result_lies_on_the_target_exactly(origin, pixel):
     result = align(xr.Dataset({"dem": on_grid(waves(source), source)}), target)
     assert result.odc.geobox == target
     assert result.dem.odc.geobox == target
-    assert result.dims == {"y": 7, "x": 5}
+    assert dict(result.sizes) == {"y": 7, "x": 5}
     # What is on the same grid already is not changed by a bit.
     assert np.array_equal(align(result, target).dem, result.dem)
 
@@ -444,9 +443,5 @@ def test_a_shift_of_a_micrometre_is_another_grid():
     shifted = grid(NORTH.shape, "EPSG:32608", 600_000 + 1e-6, 7_800_000, 10)
     first, second = (xr.Dataset({"a": on_grid(waves(NORTH), g)}) for g in (NORTH, shifted))
     require_same_grid(first, first.copy(), NORTH)
-    with pytest.raises(GridMismatchError, match=r"the model needs one grid.*input 3 lies on.*600000\.000001"):
+    with pytest.raises(GridMismatchError, match=r"the model needs one grid.*input 3 on.*600000\.000001"):
         require_same_grid(first, NORTH, second, purpose="the model")
-
-
-def test_the_exact_transformer_of_gdal_is_what_the_oracle_uses():
-    assert rasterio.__gdal_version__ >= "3"

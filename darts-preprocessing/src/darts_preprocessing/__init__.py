@@ -1,1 +1,58 @@
 """Features of thawing permafrost on one grid: indices, terrain, trends."""
+
+from darts_preprocessing.features import FEATURES, preprocess_v2
+from darts_preprocessing.indices import (
+    INDICES,
+    calculate_ctvi,
+    calculate_evi,
+    calculate_exg,
+    calculate_gli,
+    calculate_gndvi,
+    calculate_grvi,
+    calculate_index,
+    calculate_ndvi,
+    calculate_ndwi,
+    calculate_nrvi,
+    calculate_rvi,
+    calculate_savi,
+    calculate_tgi,
+    calculate_ttvi,
+    calculate_tvi,
+    calculate_vari,
+    calculate_vdvi,
+)
+from darts_preprocessing.terrain import (
+    calculate_aspect,
+    calculate_curvature,
+    calculate_hillshade,
+    calculate_slope,
+    calculate_topographic_position_index,
+)
+
+__all__ = [
+    "FEATURES",
+    "INDICES",
+    "calculate_aspect",
+    "calculate_ctvi",
+    "calculate_curvature",
+    "calculate_evi",
+    "calculate_exg",
+    "calculate_gli",
+    "calculate_gndvi",
+    "calculate_grvi",
+    "calculate_hillshade",
+    "calculate_index",
+    "calculate_ndvi",
+    "calculate_ndwi",
+    "calculate_nrvi",
+    "calculate_rvi",
+    "calculate_savi",
+    "calculate_slope",
+    "calculate_tgi",
+    "calculate_topographic_position_index",
+    "calculate_ttvi",
+    "calculate_tvi",
+    "calculate_vari",
+    "calculate_vdvi",
+    "preprocess_v2",
+]

@@ -3,7 +3,7 @@
 import importlib.util
 import subprocess
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -11,8 +11,8 @@ import xarray as xr
 
 from darts_utils.errors import DeviceError
 
-Device = Literal["cuda", "cpu", "auto"] | int | None
-"""How a user names a device; see `resolve_device`."""
+Device = str | int | None
+"""How a user names a device: "cuda", "cuda:<index>", "cpu", "auto", the number of a GPU, None; see `resolve_device`."""
 
 AUTO_FREE_SHARE = 0.5
 """A GPU counts as free for "auto" when at most this share of its memory is in use."""

@@ -149,8 +149,8 @@ def print_summary(outcomes: Sequence[Outcome], seconds: float) -> None:
     console = Console(stderr=True)
     count = {state: sum(o.status == state for o in outcomes) for state in ("success", "skipped", "failed")}
     console.print(
-        f"{len(outcomes)} tile{'s' * (len(outcomes) != 1)} in {seconds:.1f} s: {count['success']} done, {count['skipped']} skipped, "
-        f"{count['failed']} failed",
+        f"{len(outcomes)} tile{'s' * (len(outcomes) != 1)} in {seconds:.1f} s: "
+        f"{count['success']} done, {count['skipped']} skipped, {count['failed']} failed",
         highlight=False,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]

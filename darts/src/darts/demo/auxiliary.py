@@ -25,13 +25,14 @@ def render_dem(seed: int, elevation: Field, water: Mask, geobox: GeoBox) -> tupl
     row, col = _positions(grid, geobox)
     dem = ndimage.map_coordinates(elevation, (row, col), order=3, mode="constant", cval=np.nan)
     dem[~np.isfinite(dem)] = np.nan
-    holes = np.zeros(elevation.shape, bool)
+    height, width = elevation.shape
+    holes = np.zeros((height, width), bool)
     wet = np.flatnonzero(water)
+    y, x = np.ogrid[:height, :width]
     for _ in range(int(rng.integers(2, 6)) if wet.size else 0):
-        r, c = divmod(int(rng.choice(wet)), water.shape[1])
-        y, x = np.ogrid[: water.shape[0], : water.shape[1]]
+        r, c = divmod(int(rng.choice(wet)), width)
         holes |= np.hypot(y - r, x - c) < rng.uniform(1.5, 4.0)
-    nearest = np.rint(row).astype(int).clip(0, holes.shape[0] - 1), np.rint(col).astype(int).clip(0, holes.shape[1] - 1)
+    nearest = np.rint(row).astype(int).clip(0, height - 1), np.rint(col).astype(int).clip(0, width - 1)
     dem[holes[nearest]] = np.nan
     return np.round(dem, 2).astype("float32"), grid
 
@@ -56,8 +57,8 @@ def _covering(geobox: GeoBox, crs: str, resolution: float, origin: tuple[float, 
     steps = np.linspace(0, 1, 33)
     edge_col = np.concatenate([steps * width, steps * width, np.zeros(33), np.full(33, width)])
     edge_row = np.concatenate([np.zeros(33), np.full(33, height), steps * height, steps * height])
-    project = Transformer.from_crs(geobox.crs.to_wkt(), crs, always_xy=True)
-    x, y = project.transform(*(geobox.transform * (edge_col, edge_row)))
+    project = Transformer.from_crs(_wkt(geobox), crs, always_xy=True)
+    x, y = project.transform(*_place(geobox.transform, edge_col, edge_row))
     left, right = np.floor((x.min() - origin[0]) / resolution), np.ceil((x.max() - origin[0]) / resolution)
     top, bottom = np.floor((origin[1] - y.max()) / resolution), np.ceil((origin[1] - y.min()) / resolution)
     corner = Affine.translation(origin[0] + left * resolution, origin[1] - top * resolution)
@@ -70,8 +71,21 @@ def _positions(grid: GeoBox, source: GeoBox) -> tuple[Field, Field]:
     knot_row = np.arange(0, height + KNOT_PX, KNOT_PX, dtype="float64")
     knot_col = np.arange(0, width + KNOT_PX, KNOT_PX, dtype="float64")
     col, row = np.meshgrid(knot_col + 0.5, knot_row + 0.5)
-    project = Transformer.from_crs(grid.crs.to_wkt(), source.crs.to_wkt(), always_xy=True)
-    x, y = project.transform(*(grid.transform * (col, row)))
-    source_col, source_row = ~source.transform * (x, y)
+    project = Transformer.from_crs(_wkt(grid), _wkt(source), always_xy=True)
+    source_col, source_row = _place(~source.transform, *project.transform(*_place(grid.transform, col, row)))
     at = np.meshgrid(np.arange(height) / KNOT_PX, np.arange(width) / KNOT_PX, indexing="ij")
-    return tuple(ndimage.map_coordinates(part - 0.5, at, order=1) for part in (source_row, source_col))
+    return (
+        ndimage.map_coordinates(source_row - 0.5, at, order=1),
+        ndimage.map_coordinates(source_col - 0.5, at, order=1),
+    )
+
+
+def _wkt(geobox: GeoBox) -> str:
+    assert geobox.crs is not None
+    return geobox.crs.to_wkt()
+
+
+def _place(transform: Affine, col: Field, row: Field) -> tuple[Field, Field]:
+    """Return where an affine transform puts many pixels."""
+    a, b, c, d, e, f = transform[:6]
+    return a * col + b * row + c, d * col + e * row + f

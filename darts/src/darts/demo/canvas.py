@@ -55,7 +55,7 @@ class Canvas:
     def paint(
         self, share: Field, spectrum: Field, change: tuple[float, ...] | None = None, window: Window | None = None
     ) -> None:
-        """Cover `share` (0 … 1) of each pixel with `spectrum` (4 numbers, or 4 rasters); `change` replaces the trend."""
+        """Cover `share` (0 … 1) of each pixel with `spectrum` (4 numbers or rasters); `change` replaces the trend."""
         where = window or (slice(None), slice(None))
         spectrum = np.asarray(spectrum, "float32")
         spectrum = spectrum.reshape(4, 1, 1) if spectrum.ndim == 1 else spectrum

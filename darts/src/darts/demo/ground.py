@@ -71,8 +71,9 @@ def add_bluffs(seed: int, canvas: Canvas, relief: Relief, free: Mask) -> None:
     tone = np.clip(0.5 + 0.5 * smooth_noise(rng, canvas.shape, 60), 0, 1)
     spectrum = mix("bluff", "mud_wet", 0.75 * tone) * (1 + 0.07 * smooth_noise(rng, canvas.shape, 4, octaves=2))
     canvas.elevation -= 2.2 * share * smoothstep(-outside, -6, 0)
-    active = float(rng.uniform(0, 1))
-    canvas.paint(share * 0.92, spectrum, (7 * active, -7 * active, -4 * active))
+    canvas.paint(share * 0.92, spectrum)
+    retreat = smoothstep(smooth_noise(rng, canvas.shape, 60, octaves=2), 0.2, 1.2)
+    canvas.trend += share * retreat * np.array((34.0, -38.0, -18.0), "float32").reshape(3, 1, 1)
 
 
 def add_rocks(seed: int, canvas: Canvas, relief: Relief, free: Mask) -> None:
@@ -92,7 +93,10 @@ def add_rocks(seed: int, canvas: Canvas, relief: Relief, free: Mask) -> None:
         rough = smooth_noise(rng, size, 2.6, octaves=2)
         canvas.elevation[window] += soften(inside, radius * 0.3) * rng.uniform(0.3, 3.0) + 0.45 * share * rough
         spectrum = mix("rock_dark", "rock_light", float(rng.beta(0.9, 0.9)))[:, None, None] * (1 + 0.11 * rough)
-        canvas.paint(share, spectrum, tuple(rng.normal(0, 3, 3)), window)
+        # Some of it was laid bare within the years of the trends, as a slump would have been.
+        recent = rng.uniform(0.3, 1.0) * (rng.random() < 0.3)
+        change = rng.normal(0, 3, 3) + recent * np.array((40.0, -42.0, -26.0))
+        canvas.paint(share, spectrum, tuple(change), window)
 
 
 def add_river(seed: int, canvas: Canvas, relief: Relief) -> None:
@@ -128,7 +132,9 @@ def add_lakes(seed: int, canvas: Canvas, relief: Relief, free: Mask) -> Mask:
             _flood(canvas, inside, mix("water_clear", "water_turbid", float(share)), (wide[0], wide[1]))
             if rng.random() < 0.45:
                 shore = (relief.shore_px[wide] > 0) & (relief.shore_px[wide] < 2.6) & (bites[wide] > 0.2) & free[wide]
-                canvas.paint(soften(shore, 0.6), mix("mud_wet", "bluff", float(rng.random())), (-28, -40, 45), (wide[0], wide[1]))
+                canvas.paint(
+                    soften(shore, 0.6), mix("mud_wet", "bluff", float(rng.random())), (-28, -40, 45), (wide[0], wide[1])
+                )
             continue
         rim = soften(inside, 1.0)
         if kind == "lush":
@@ -136,7 +142,12 @@ def add_lakes(seed: int, canvas: Canvas, relief: Relief, free: Mask) -> Mask:
         else:
             spectrum = mix("lakebed", "mud_wet", np.clip(0.4 + 0.3 * texture[wide], 0, 1))
             canvas.paint(rim * 0.93, spectrum, (38, 4, -55), (wide[0], wide[1]))
-            _flood(canvas, inside & (relief.shore_px[wide] < -5) & (texture[wide] > 0.8), mix("water_clear", "water_turbid", 0.6), (wide[0], wide[1]))
+            _flood(
+                canvas,
+                inside & (relief.shore_px[wide] < -5) & (texture[wide] > 0.8),
+                mix("water_clear", "water_turbid", 0.6),
+                (wide[0], wide[1]),
+            )
     return canvas.water
 
 

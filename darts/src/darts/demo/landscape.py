@@ -10,6 +10,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio import features
 from shapely.geometry import shape as to_geometry
+from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 from darts.demo.auxiliary import render_dem, render_trend
@@ -19,9 +20,9 @@ from darts.demo.noise import soften, stream
 from darts.demo.relief import PIXEL_M, build_relief
 from darts.demo.sky import build_sky, classify, look_through
 from darts.demo.slumps import Slump, label_slumps, paint_slumps, plant_slumps
-from darts.demo.sun import sun_position
 from darts.demo.types import Field, Labels, Mask
 from darts_utils.errors import ConfigError
+from darts_utils.sun import sun_position
 
 BANDS = ("blue", "green", "red", "nir")
 MARGIN_PX = 64
@@ -69,10 +70,12 @@ class Landscape:
     truth: Labels
     """int32: number of the active slump at each pixel, 0 elsewhere."""
     polygons: gpd.GeoDataFrame
-    """Outlines of slumps in the scene's CRS: id, kind ("slump" is a target, "stabilised" is not), age_years, area_m2."""
+    """Outlines of slumps, UTM: id, kind ("slump" is a target, "stabilised" is not), age_years, area_m2."""
 
 
-def generate_landscape(seed: int, size: int = 1024, *, cloud_cover: float | None = None, nodata: bool = True) -> Landscape:
+def generate_landscape(
+    seed: int, size: int = 1024, *, cloud_cover: float | None = None, nodata: bool = True
+) -> Landscape:
     """Return the landscape of a seed; the same arguments give the same bytes.
 
     `size` is the scene's side in pixels, 128 or more; `cloud_cover` the share of cloud (None: drawn, 2 to 9 %);
@@ -89,13 +92,13 @@ def generate_landscape(seed: int, size: int = 1024, *, cloud_cover: float | None
     geobox, full_geobox = _place(rng, size)
     time, scene_id = _acquisition(rng)
     longitude, latitude = _centre(geobox)
-    azimuth, height = sun_position(time, longitude, latitude)
+    azimuth, height = sun_position(longitude, latitude, time)
     convergence = np.degrees(
         np.arctan(np.tan(np.radians(longitude - CENTRAL_MERIDIAN)) * np.sin(np.radians(latitude)))
     )  # fmt: skip
     grid_azimuth = azimuth - float(convergence)
 
-    canvas, slumps = _build_ground(seed, full_geobox.shape)
+    canvas, slumps = _build_ground(seed, (full_geobox.shape.y, full_geobox.shape.x))
     light = shade(canvas.elevation, grid_azimuth, height)
     inner = (slice(MARGIN_PX, MARGIN_PX + size), slice(MARGIN_PX, MARGIN_PX + size))
     ground = canvas.reflectance * np.where(canvas.water, 1, light)
@@ -178,7 +181,7 @@ def _beyond_swath(rng: np.random.Generator, size: int) -> Mask:
 
 def _outlines(slumps: list[Slump], labels: Labels, geobox: GeoBox) -> gpd.GeoDataFrame:
     """Outlines of all slumps with a pixel in the scene, in the order of their numbers."""
-    parts: dict[int, list[object]] = {}
+    parts: dict[int, list[BaseGeometry]] = {}
     for outline, number in features.shapes(labels, mask=labels > 0, connectivity=8, transform=geobox.transform):
         parts.setdefault(int(number), []).append(to_geometry(outline))
     rows = [

@@ -12,9 +12,9 @@ from darts.demo.types import Field, Labels, Mask
 
 HIDDEN_CLASSES = (0, 1, 3, 6, 8, 9, 11)
 """Scene classes that the rule leaves out (no data, shadow, water, cloud, snow): a help that the models do without."""
-NDVI_STEPS = tuple(round(0.10 + 0.04 * step, 2) for step in range(13))
-SLOPE_STEPS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 9.0, 12.0, 16.0, 90.0)
-SIZE_STEPS = (32, 40, 50, 65, 80, 100, 140)
+NDVI_STEPS = (0.14, 0.18, 0.22, 0.26, 0.30, 0.34, 0.38, 0.42, 0.50)
+SLOPE_STEPS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 90.0)
+SIZE_STEPS = (32, 40, 50, 65, 90)
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def tune_rule(scenes: Sequence[RuleScene]) -> tuple[Rule, Score]:
     return best, scores[best]
 
 
-def _label(mask: Mask) -> tuple[Labels, Field]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype("uint8"), connectivity=8)
-    sizes = stats[:, cv2.CC_STAT_AREA].copy()
+def _label(mask: Mask) -> tuple[Labels, Labels]:
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype("uint8"), connectivity=8)
+    labels: Labels = np.asarray(pieces, "int32")
+    sizes = np.asarray(stats[:, cv2.CC_STAT_AREA], "int64")
     sizes[0] = mask.size
     return labels, sizes

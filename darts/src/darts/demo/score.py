@@ -125,7 +125,7 @@ def score_objects(
     """
     _check_shapes(predicted, truth, extent)
     if predicted.dtype == bool:
-        predicted = cv2.connectedComponents(predicted.astype("uint8"), connectivity=8)[1]
+        predicted = np.asarray(cv2.connectedComponents(predicted.astype("uint8"), connectivity=8)[1], "int32")
     counts = _ignored(truth, extent, cloud, edge, min_object_size)
     sizes = np.bincount(predicted.ravel())
     truth_sizes = np.bincount(truth.ravel(), minlength=counts.size)
@@ -193,9 +193,7 @@ def rasterize_truth(outlines: gpd.GeoDataFrame, shape: tuple[int, int], transfor
     return labels
 
 
-def _ignored(
-    truth: Labels, extent: Mask, cloud: Mask | None, edge: Mask | None, min_object_size: int
-) -> Mask:
+def _ignored(truth: Labels, extent: Mask, cloud: Mask | None, edge: Mask | None, min_object_size: int) -> Mask:
     """Whether each number of `truth` does not count; 0 (background) does."""
     sizes = np.bincount(truth.ravel())
     hidden = ~extent if cloud is None else ~extent | cloud

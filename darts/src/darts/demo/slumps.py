@@ -103,13 +103,18 @@ def paint_slumps(seed: int, canvas: Canvas, slumps: list[Slump]) -> None:
         rafts = smoothstep(smooth_noise(rng, size, 5, octaves=2), 0.7, 1.5)
         regrown = np.clip(0.04 + (0.15 + 0.5 * slump.age_years / 15) * rafts, 0, 0.8)
         canvas.paint(share * (1 - regrown), mud, None, slump.window)
-        recent = np.float32(1.0 - 0.5 * slump.age_years / 15)
+        recent = (1.0 - 0.5 * slump.age_years / 15) * rng.uniform(0.35, 1.0)
         change = np.array((rng.uniform(32, 62), -rng.uniform(36, 66), -rng.uniform(16, 48))) * recent
         canvas.change(share, tuple(change), slump.window)
 
 
 def _draw(
-    rng: Generator, number: int, active: bool, place: tuple[int, int], slope: tuple[float, float], shape: tuple[int, int]
+    rng: Generator,
+    number: int,
+    active: bool,
+    place: tuple[int, int],
+    slope: tuple[float, float],
+    shape: tuple[int, int],
 ) -> Slump | None:
     """Draw a slump's form at a place, or None where it would reach over the edge."""
     area = float(np.exp(rng.uniform(*np.log(AREA_PX))))
@@ -144,7 +149,8 @@ def _draw(
     tongue = np.minimum(half - np.abs(across - centre), np.minimum(end, along - 0.4 * length))
     return Slump(
         number=number, active=active, age_years=float(rng.uniform(1, 15) if active else rng.uniform(40, 200)),
-        wetness=float(rng.beta(1.6, 1.6)), window=(slice(row - reach, row + reach + 1), slice(col - reach, col + reach + 1)),
+        wetness=float(rng.beta(1.6, 1.6)),
+        window=(slice(row - reach, row + reach + 1), slice(col - reach, col + reach + 1)),
         along=along, bowl=bowl, tongue=tongue, length_px=float(length), fall_m=float(2 * length * PIXEL_M * steepness),
     )  # fmt: skip
 

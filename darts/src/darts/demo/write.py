@@ -27,6 +27,7 @@ from darts_acquisition import (
     tcvis_cube_year,
     write_scene,
 )
+from darts_acquisition.tcvis import VARIABLES as TREND_VARIABLES
 from darts_preprocessing import preprocess_v2
 from darts_utils.errors import ConfigError, MissingDataError
 from darts_utils.paths import DefaultPaths
@@ -37,7 +38,6 @@ CUBE_CHUNK_PX = 512
 TRUTH_FILE = "truth.gpkg"
 DEM_BUFFER_PX = 20
 TREND_BUFFER_PX = 4
-_TREND_NAMES = ("TCB_slope", "TCG_slope", "TCW_slope")
 
 
 def write_demo_data(landscape: Landscape, folder: Path | str) -> Path:
@@ -73,7 +73,7 @@ def write_demo_data(landscape: Landscape, folder: Path | str) -> Path:
     )  # fmt: skip
     dem = {"dem": landscape.dem, "datamask": np.isfinite(landscape.dem).astype("uint8")}
     _fill(create_arcticdem_cube(cubes[0], 10, CUBE_CHUNK_PX), _dataset(dem, landscape.dem_geobox))
-    trend = dict(zip(_TREND_NAMES, landscape.trend, strict=True))
+    trend = dict(zip(TREND_VARIABLES, landscape.trend, strict=True))
     _fill(create_tcvis_cube(cubes[1], CUBE_CHUNK_PX), _dataset(trend, landscape.trend_geobox))
     return folder
 

@@ -1,0 +1,289 @@
+import numpy as np
+import pytest
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from rasterio import Affine
+
+from darts_preprocessing import FEATURES, calculate_hillshade, calculate_ndvi, preprocess_v2
+from darts_utils.arrays import to_device, to_host
+from darts_utils.bands import BANDS
+from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
+from darts_utils.grids import align, centre_of, meridian_convergence, pad_metres, pixel_centres
+from darts_utils.sun import sun_position
+from darts_utils.testing import dem_on, optical_tile, rough_dem, trend_tile, utm_geobox
+
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+
+DEM_BANDS = ("dem", "arcticdem_data_mask", "relative_elevation", "slope", "aspect", "hillshade", "curvature")
+TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
+
+
+def covering(geobox, crs, resolution, margin_m=400):
+    """Return a grid in another CRS, on multiples of its resolution, around a tile and its margin."""
+    wide = pad_metres(geobox, margin_m).to_crs(crs, resolution=resolution)
+    left, top = (np.floor(wide.affine.c / resolution), np.ceil(wide.affine.f / resolution))
+    return GeoBox(wide.shape, Affine(resolution, 0, left * resolution, 0, -resolution, top * resolution), crs)
+
+
+def inputs(geobox, seed=0, **options):
+    dem = rough_dem(covering(geobox, "EPSG:3413", 10), seed)
+    return optical_tile(geobox, seed, **options), dem, trend_tile(covering(geobox, "EPSG:4326", 0.0002695), seed)
+
+
+TILE = utm_geobox((50, 60))
+
+
+@pytest.mark.parametrize(
+    "geobox",
+    [
+        TILE,
+        utm_geobox((37, 53), left=399_960.123456, top=7_800_000.7, pixel=10),  # P6: odd origins
+        utm_geobox((37, 53), left=300_000.1, top=6_700_000.3, pixel=3.125),
+        utm_geobox((40, 40), left=540_000, top=9_050_000, crs="EPSG:32633"),
+        utm_geobox((1, 1)),
+        utm_geobox((40, 40), left=374_000, top=7_546_000, crs="EPSG:32601"),  # 180 degrees of longitude
+    ],
+)
+def test_everything_the_inputs_allow_is_built_on_the_tiles_grid(geobox):
+    optical, dem, trends = inputs(geobox)
+    before = [ds.copy(deep=True) for ds in (optical, dem, trends)]
+    result = preprocess_v2(optical, dem, trends)
+    # P12: the caller's dataset gained eleven variables.
+    assert all(ds.identical(copy) for ds, copy in zip((optical, dem, trends), before, strict=True))
+    assert list(result.data_vars) == [*optical.data_vars, *FEATURES]
+    assert result.attrs == optical.attrs
+    assert result.odc.geobox == geobox
+    for name in FEATURES:
+        values = result[name]
+        assert values.odc.geobox == geobox
+        assert values.dims == ("y", "x")
+        assert values.dtype == BANDS[name].memory, name  # P3: hillshade was float64
+        assert values.attrs["units"] == BANDS[name].units
+        assert values.attrs["long_name"] == BANDS[name].long_name
+        assert values.attrs["data_source"]
+        # No frame anywhere: the DEM reaches beyond the tile.
+        assert np.isfinite(values).all(), name
+    assert result[list(optical.data_vars)].identical(optical)
+
+
+def test_numbers_are_those_of_the_parts():
+    optical, dem, trends = inputs(TILE)
+    result = preprocess_v2(optical, dem, trends, 60, 20)
+    wide = align(dem, pad_metres(TILE, 100))
+    inside = (slice(10, -10), slice(10, -10))
+    assert np.array_equal(result.ndvi, calculate_ndvi(optical))
+    assert np.allclose(result.dem, wide.dem[inside], atol=1e-3)
+    assert np.allclose(result.hillshade, calculate_hillshade(wide, 180, 30).hillshade[inside], atol=1e-3)
+    assert np.allclose(result.tc_wetness, align(trends, TILE).tc_wetness)
+    z = wide.dem.values.astype("float64")
+    rows, cols = np.mgrid[-6:7, -6:7]
+    ring = (rows**2 + cols**2 <= 36) & (rows**2 + cols**2 > 4)
+    for r, c in [(0, 0), (0, 59), (49, 0), (49, 59), (20, 30)]:
+        around = z[r + 4 : r + 17, c + 4 : c + 17][ring]
+        assert float(result.relative_elevation[r, c]) == pytest.approx(z[r + 10, c + 10] - around.mean(), abs=1e-3)
+
+
+def test_a_polar_plane_keeps_its_slope_and_its_true_aspect_on_the_utm_grid():
+    # In EPSG:3413 the plane falls towards grid azimuth 30; the tile sees it through two projections.
+    grid = covering(TILE, "EPSG:3413", 10)
+    cols, rows = np.meshgrid(np.arange(grid.shape.x), np.arange(grid.shape.y))
+    x, y = pixel_centres(grid, cols, rows)
+    fall = np.tan(np.radians(8)) * ((x - x.mean()) * np.sin(np.radians(30)) + (y - y.mean()) * np.cos(np.radians(30)))
+    result = preprocess_v2(optical_tile(TILE), dem_on(grid, 500 - fall), None)
+    expected = 30 + float(meridian_convergence(grid).mean())
+    assert float(result.slope.mean()) == pytest.approx(8, abs=0.1)  # the scale of the polar grid is 0.99 here
+    assert float(result.slope.std()) < 0.02
+    assert np.abs((result.aspect - expected + 180) % 360 - 180).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("with_dem", "with_trends", "missing"),
+    [(True, False, TRENDS), (False, True, DEM_BANDS), (False, False, (*TRENDS, *DEM_BANDS))],
+)
+def test_what_an_absent_input_would_give_is_left_out(with_dem, with_trends, missing):
+    optical, dem, trends = inputs(TILE)
+    result = preprocess_v2(optical, dem if with_dem else None, trends if with_trends else None)
+    assert set(result.data_vars) == {*optical.data_vars, *FEATURES} - set(missing)
+
+
+@pytest.mark.parametrize(
+    ("features", "built"),
+    [
+        (["ndvi"], ["ndvi"]),
+        (["slope"], ["slope"]),
+        (["aspect"], ["slope", "aspect"]),  # slope decides where aspect is valid
+        (["relative_elevation", "tc_wetness"], ["tc_wetness", "relative_elevation"]),
+        (["arcticdem_data_mask"], ["arcticdem_data_mask"]),
+        (["dem", "red", "quality_data_mask"], ["dem"]),  # what the tile has already
+        ([], []),
+        ("hillshade", ["hillshade"]),
+    ],
+)
+def test_only_what_is_asked_for_is_built_and_equals_what_all_together_give(features, built):
+    optical, dem, trends = inputs(TILE)
+    everything = preprocess_v2(optical, dem, trends)
+    result = preprocess_v2(optical, dem, trends, features=features)
+    assert list(result.data_vars) == [*optical.data_vars, *built]
+    for name in built:
+        assert np.allclose(result[name], everything[name], atol=1e-3, equal_nan=True)
+
+
+def test_what_is_not_asked_for_is_not_needed_either():
+    optical, dem, trends = inputs(TILE)
+    no_sun = optical.copy()
+    no_sun.attrs = {}
+    assert "slope" in preprocess_v2(no_sun, dem, None, features=["slope"])
+    no_nir = optical.drop_vars("nir")
+    assert "slope" in preprocess_v2(no_nir, dem.drop_vars("arcticdem_data_mask"), None, features=["slope"])
+    assert "tc_wetness" in preprocess_v2(no_nir, None, trends[["tc_wetness"]], features=["tc_wetness"])
+    # A radius too small for any pixel only matters where it is used.
+    assert "slope" in preprocess_v2(optical, dem, None, 1, features=["slope"])
+
+
+def test_radii_may_be_given_in_pixels():
+    optical, dem, _ = inputs(TILE)
+    in_metres, in_pixels = (
+        preprocess_v2(optical, dem, None, radius, features=["relative_elevation"]) for radius in (70, "7px")
+    )
+    assert in_metres.equals(in_pixels)
+
+
+def test_a_gap_in_the_dem_is_missing_in_the_terrain_and_marked():
+    optical, dem, _ = inputs(TILE)
+    whole = preprocess_v2(optical, dem, None)
+    height, width = dem.dem.shape
+    hole = (slice(height // 2 - 3, height // 2 + 3), slice(width // 2 - 3, width // 2 + 3))
+    dem["dem"][hole] = np.nan
+    dem["arcticdem_data_mask"][hole] = 0
+    result = preprocess_v2(optical, dem, None)
+    gap = np.isnan(result.dem.values)
+    assert 25 < gap.sum() < 50
+    assert np.array_equal(gap, result.arcticdem_data_mask == 0)
+    assert np.array_equal(np.isnan(result.relative_elevation), gap)
+    rows, cols = np.nonzero(gap)
+    near = np.zeros(TILE.shape, bool)
+    for r, c in zip(rows, cols, strict=True):
+        near[r - 1 : r + 2, c - 1 : c + 2] = True
+    for name in ("slope", "aspect", "hillshade", "curvature"):
+        assert np.array_equal(np.isnan(result[name]), near)
+        far = ~near
+        rows, cols = np.nonzero(near)
+        far[rows.min() - 3 : rows.max() + 4, cols.min() - 3 : cols.max() + 4] = False
+        assert np.array_equal(result[name].values[far], whole[name].values[far])
+
+
+def test_where_the_coverage_ends_the_features_end():
+    optical, dem, trends = inputs(TILE)
+    half = dem.isel(x=slice(0, dem.sizes["x"] // 2))
+    half_trends = trends.isel(x=slice(0, trends.sizes["x"] // 2))
+    result = preprocess_v2(optical, half, half_trends)
+    for name in ("dem", "relative_elevation", *TRENDS):
+        # P11: TCVIS was 0 outside its coverage, the strongest loss.
+        share = float(np.isnan(result[name]).mean())
+        assert 0.1 < share < 0.95, name
+    assert (result.arcticdem_data_mask.values[np.isnan(result.dem.values)] == 0).all()
+    assert float(result.tc_wetness.min()) > 0.5 - 32  # cubic overshoot, no zeros mixed in
+
+
+def test_trends_in_the_form_on_disk_are_decoded_first():
+    optical, _, trends = inputs(TILE)
+    trends["tc_wetness"][:, ::7] = np.nan
+    stored = trends.copy()
+    for name in TRENDS:
+        stored[name] = trends[name].fillna(0).astype("uint8")
+    expected, result = preprocess_v2(optical, None, trends), preprocess_v2(optical, None, stored)
+    assert np.isnan(expected.tc_wetness).any()
+    for name in TRENDS:
+        assert np.array_equal(result[name], expected[name], equal_nan=True)
+
+
+@pytest.mark.parametrize("angle", [None, float("nan"), "unknown"])
+def test_missing_sun_angles_are_computed_from_place_and_time(angle):
+    optical, dem, _ = inputs(TILE)
+    azimuth, elevation = sun_position(*centre_of(TILE), "2023-07-01T20:00:00Z")
+    known = preprocess_v2(optical.assign_attrs(azimuth=azimuth, elevation=elevation), dem, None)
+    computed = preprocess_v2(optical.assign_attrs(azimuth=angle), dem, None)
+    assert np.abs(computed.hillshade - known.hillshade).max() < 1e-3
+    assert np.abs(computed.hillshade - preprocess_v2(optical, dem, None).hillshade).max() > 0.01
+    if angle is None:
+        del optical.attrs["elevation"]
+        assert np.array_equal(preprocess_v2(optical, dem, None).hillshade, computed.hillshade)
+
+
+def test_without_angles_and_time_the_hillshade_is_refused_by_the_tiles_name():
+    optical, dem, _ = inputs(TILE)
+    for name in ("azimuth", "acquisition_time"):
+        del optical.attrs[name]
+    with pytest.raises(ConfigError, match=r"tile synthetic has neither sun angles.*acquisition_time"):
+        preprocess_v2(optical, dem, None)
+
+
+def test_the_legacy_convention_turns_aspect_and_light_and_leaves_the_rest():
+    optical, dem, _ = inputs(TILE)
+    today, legacy = (preprocess_v2(optical, dem, None, terrain_convention=c) for c in ("true-north", "legacy"))
+    x, y = pixel_centres(TILE, *np.meshgrid(np.arange(60), np.arange(50)))
+    turn = np.degrees(np.arctan2(x, y)) + 90 - meridian_convergence(TILE).values
+    assert np.abs((legacy.aspect - today.aspect - turn + 180) % 360 - 180).max() < 1e-2
+    assert np.abs(legacy.hillshade - today.hillshade).max() > 0.1
+    for name in ("dem", "slope", "curvature", "relative_elevation", "ndvi"):
+        assert np.array_equal(legacy[name], today[name])
+    with pytest.raises(ConfigError, match="'grid-north'"):
+        preprocess_v2(optical, dem, None, terrain_convention="grid-north")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "problem"),
+    [
+        ({"features": ["slopes"]}, ConfigError, "'slopes' is unknown; did you mean 'slope'"),
+        ({"features": ["slope"], "ds_arcticdem": None}, ConfigError, "slope need ds_arcticdem, which is None"),
+        ({"features": ["tc_wetness"], "ds_tcvis": None}, ConfigError, "tc_wetness need ds_tcvis, which is None"),
+        ({"tpi_outer_radius": "far"}, ConfigError, "outer radius.*'far'"),
+        ({"tpi_outer_radius": 1}, ConfigError, "no pixel of 10 m"),
+        ({"tpi_inner_radius": 200}, ConfigError, "no pixel"),
+        ({"device": "cuda:99"}, Exception, "GPU 99"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(change, error, problem):
+    optical, dem, trends = inputs(TILE)
+    with pytest.raises(error, match=problem):
+        preprocess_v2(**{"ds_optical": optical, "ds_arcticdem": dem, "ds_tcvis": trends} | change)
+
+
+def test_bad_inputs_are_refused():
+    optical, dem, trends = inputs(TILE)
+    with pytest.raises(MissingBandError, match="lacks nir"):
+        preprocess_v2(optical.drop_vars("nir"), dem, trends)
+    with pytest.raises(MissingBandError, match="lacks dem"):
+        preprocess_v2(optical, dem.drop_vars("dem"), trends)
+    with pytest.raises(MissingBandError, match="lacks tc_wetness"):
+        preprocess_v2(optical, dem, trends.drop_vars("tc_wetness"))
+    bare = xr.Dataset({name: (("y", "x"), values.data) for name, values in optical.items()}, attrs={"tile_id": "t7"})
+    with pytest.raises(GridMismatchError, match="tile t7 has no grid"):
+        preprocess_v2(bare, dem, trends)
+    degrees = GeoBox((20, 30), Affine(1e-4, 0, -132, 0, -1e-4, 70), "EPSG:4326")
+    with pytest.raises(ConfigError, match="degree"):
+        preprocess_v2(optical_tile(degrees), dem, trends)
+
+
+def test_a_tile_in_degrees_gets_what_needs_no_metres():
+    longitude, latitude = centre_of(TILE)
+    degrees = GeoBox((20, 30), Affine(1e-4, 0, longitude, 0, -1e-4, latitude), "EPSG:4326")
+    _, dem, trends = inputs(TILE)
+    result = preprocess_v2(optical_tile(degrees), dem, trends, features=["ndvi", "dem", *TRENDS])
+    assert result.odc.geobox == degrees
+    assert np.isfinite(result.dem).all()
+
+
+@pytest.mark.gpu
+def test_features_on_a_gpu_are_those_of_the_cpu():
+    import cupy
+
+    optical, dem, trends = inputs(TILE)
+    expected = preprocess_v2(optical, dem, trends)
+    for aux in (lambda ds: ds, lambda ds: to_device(ds, "cuda")):
+        result = preprocess_v2(to_device(optical, "cuda"), aux(dem), aux(trends))
+        for name in FEATURES:
+            assert isinstance(result[name].data, cupy.ndarray)
+            assert np.allclose(to_host(result[name]), expected[name], atol=1e-4, equal_nan=True)
+    assert isinstance(preprocess_v2(optical, dem, trends, device="cuda").red.data, cupy.ndarray)
+    assert isinstance(preprocess_v2(to_device(optical, "cuda"), dem, None, device="cpu").red.data, np.ndarray)
