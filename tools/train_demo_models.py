@@ -5,9 +5,9 @@
 `prepare` renders the landscapes, writes them as the demo does, reads them back with the pipeline's loaders and
 preprocessing, and keeps the features in the scratch folder (seeds that are there are not made again); `rule` tunes the
 plain rule on the training seeds; `train` trains both models from where an interrupted training left off; `evaluate`
-scores single models, ensemble and rule on seeds that nothing was trained or chosen on, and prints the table of
-docs/demo-models.md. Without a step, all four run. On the CPU the same seeds, steps and number of threads give the same
-weights on one kind of machine.
+scores single models, ensemble and rule on seeds that nothing was trained on, prints the table of docs/demo-models.md,
+and writes the scores into the models' cards. Without a step, all four run. On the CPU the same seeds, steps and number
+of threads give the same weights on one kind of machine.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from darts.demo.score import CLOUD_CLASSES
 from darts.demo.write import TRUTH_FILE
 from darts_ensemble import EnsembleV1
 from darts_postprocessing import prepare_export
-from darts_segmentation import save_checkpoint
+from darts_segmentation import load_checkpoint, save_checkpoint
 from darts_utils.bands import normalize
 from darts_utils.store import replacing
 
@@ -200,7 +200,7 @@ def train(name: str, options: argparse.Namespace, out: Path) -> None:
 
 
 def evaluate(seeds: list[int], scratch: Path, out: Path, size: int) -> None:
-    """Score ensemble, single models and rule on seeds, and print the table."""
+    """Score ensemble, single models and rule on seeds, print the table, and put scores into cards."""
     ensemble = EnsembleV1({name: out / f"{name}.pt" for name in MODELS}, device="cpu")
     rule = Rule(**json.loads((scratch / "rule.json").read_text())) if (scratch / "rule.json").exists() else RULE
     totals: dict[str, tuple[Score, Score]] = {}
@@ -230,8 +230,25 @@ def evaluate(seeds: list[int], scratch: Path, out: Path, size: int) -> None:
             totals[key] = (before[0] + objects, before[1] + pixels)
         _print_row(str(seed), scores)
     _print_row("all", totals)
+    for name in MODELS:
+        _write_scores(out / f"{name}.pt", seeds, *totals[name])
     objects = totals["ensemble"][0]
     print(f"\nEnsemble: precision {objects.precision:.3f}, recall {objects.recall:.3f}; rule: {rule}")
+
+
+def _write_scores(file: Path, seeds: list[int], objects: Score, pixels: Score) -> None:
+    """Put a model's scores into its card."""
+    model = load_checkpoint(file)
+    scores = {
+        "test_seeds": [min(seeds), max(seeds)],
+        "object_f1": round(objects.f1, 3),
+        "pixel_f1": round(pixels.f1, 3),
+    }
+    save_checkpoint(
+        file, model=model.model, bands=model.bands, state_dict=model.state_dict, patch_size=model.patch_size,
+        normalization=model.normalization or None, terrain_convention=model.terrain_convention,
+        card={**model.card, **scores},
+    )  # fmt: skip
 
 
 def _prepare_one(seed: int, scratch: Path, size: int) -> int:

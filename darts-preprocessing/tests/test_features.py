@@ -125,7 +125,8 @@ def test_only_what_is_asked_for_is_built_and_equals_what_all_together_give(featu
     result = preprocess_v2(optical, dem, trends, features=features)
     assert list(result.data_vars) == [*optical.data_vars, *built]
     for name in built:
-        assert np.allclose(result[name], everything[name], atol=1e-3, equal_nan=True)
+        low, high = BANDS[name].valid
+        assert np.allclose(result[name], everything[name], atol=1e-4 * (high - low), equal_nan=True)
 
 
 def test_what_is_not_asked_for_is_not_needed_either():
@@ -138,6 +139,17 @@ def test_what_is_not_asked_for_is_not_needed_either():
     assert "tc_wetness" in preprocess_v2(no_nir, None, trends[["tc_wetness"]], features=["tc_wetness"])
     # A radius too small for any pixel only matters where it is used.
     assert "slope" in preprocess_v2(optical, dem, None, 1, features=["slope"])
+
+
+def test_other_number_formats_of_the_dem_come_out_as_the_table_says():
+    optical, dem, _ = inputs(TILE)
+    expected = preprocess_v2(optical, dem, None)
+    other = dem.assign(dem=dem.dem.astype("float64"), arcticdem_data_mask=dem.arcticdem_data_mask.astype(bool))
+    result = preprocess_v2(optical, other, None)
+    for name in DEM_BANDS:
+        assert result[name].dtype == BANDS[name].memory
+        low, high = BANDS[name].valid
+        assert np.allclose(result[name], expected[name], atol=1e-3 * (high - low))
 
 
 def test_radii_may_be_given_in_pixels():
@@ -284,6 +296,7 @@ def test_features_on_a_gpu_are_those_of_the_cpu():
         result = preprocess_v2(to_device(optical, "cuda"), aux(dem), aux(trends))
         for name in FEATURES:
             assert isinstance(result[name].data, cupy.ndarray)
-            assert np.allclose(to_host(result[name]), expected[name], atol=1e-4, equal_nan=True)
+            low, high = BANDS[name].valid
+            assert np.allclose(to_host(result[name]), expected[name], atol=1e-4 * (high - low), equal_nan=True)
     assert isinstance(preprocess_v2(optical, dem, trends, device="cuda").red.data, cupy.ndarray)
     assert isinstance(preprocess_v2(to_device(optical, "cuda"), dem, None, device="cpu").red.data, np.ndarray)

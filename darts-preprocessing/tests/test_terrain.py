@@ -207,7 +207,7 @@ def test_adding_a_constant_to_the_dem_changes_nothing(constant, seed):
         assert np.allclose(first[name], second[name], atol=1e-5, equal_nan=True)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 3), (3, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (5, 2), (2, 3), (3, 3)])
 def test_small_grids_work(shape):
     geobox = utm_geobox(shape)
     slope = calculate_slope(plane_dem(geobox, 5, 90)).slope

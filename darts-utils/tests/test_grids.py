@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyproj
@@ -296,6 +297,14 @@ def test_a_source_elsewhere_gives_nothing():
     result = align(xr.Dataset({"v": on_grid(waves(source), source), "m": on_grid(waves(source) > 0, source)}), NORTH)
     assert np.isnan(result.v).all()
     assert not result.m.any()
+
+
+def test_several_threads_may_align_at_once():
+    source = around(NORTH, "EPSG:3413", 10)
+    dem = on_grid(waves(source), source)
+    expected = align(dem, NORTH)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(result.equals(expected) for result in pool.map(lambda _: align(dem, NORTH), range(8)))
 
 
 def test_names_attributes_and_other_variables_are_kept_and_the_source_is_left_alone():

@@ -18,7 +18,7 @@ from darts_preprocessing.terrain import (
     relative_elevation,
 )
 from darts_utils.arrays import Device, array_namespace, resolve_device, to_device, to_host
-from darts_utils.bands import decode, describe, require_bands
+from darts_utils.bands import BANDS, decode, describe, require_bands
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
 from darts_utils.grids import align, centre_of, crop, on_grid, pixel_size_m
 from darts_utils.sun import sun_position
@@ -87,14 +87,11 @@ def preprocess_v2(
         sun = _sun_angles(ds_optical, geobox) if "hillshade" in terrain else (0.0, 90.0)
         built |= _terrain(ds_arcticdem, terrain, geobox, (tpi_outer_radius, tpi_inner_radius), sun, terrain_convention)
     home = _home(ds_optical) if device is None else resolve_device(device)
-    coords = {name: ds_optical.coords[name] for name in ds_optical.odc.spatial_dims}
-    on_tile = {
-        # The tile's own coordinates, so that nothing is aligned or lost by rounding.
-        name: values.rename(dict(zip(values.dims, ds_optical.odc.spatial_dims, strict=True))).assign_coords(coords)
-        for name, values in ((name, built[name]) for name in FEATURES if name in built)
-    }
     tile = ds_optical if device is None else to_device(ds_optical, home)
-    return tile.assign({name: to_device(values, home) for name, values in on_tile.items()})
+    dims = ds_optical.odc.spatial_dims
+    # Values without coordinates take over the tile's own, so that nothing is aligned, or lost by rounding.
+    return tile.assign({name: (dims, to_device(built[name].data, home), built[name].attrs)
+                        for name in FEATURES if name in built})  # fmt: skip
 
 
 def _wanted(
@@ -150,7 +147,10 @@ def _terrain(
         used.insert(0, "dem")
     require_bands(ds_arcticdem, *used, purpose="preprocessing the terrain")
     padded = _padded(geobox, names, radii)
-    ground = align(to_host(ds_arcticdem[used]), padded)
+    inputs = ds_arcticdem[used]
+    if "dem" in used:
+        inputs = inputs.assign(dem=inputs["dem"].astype("float32", copy=False))
+    ground = align(to_host(inputs), padded)
     source = _source(ds_arcticdem[used[0]], "ArcticDEM")
 
     arrays: dict[str, Any] = {}
@@ -166,8 +166,7 @@ def _terrain(
     if kept:
         cropped = crop(ground[kept], geobox)
         built |= {name: cropped[name] for name in kept}
-    if "dem" in built:
-        built["dem"] = built["dem"].astype("float32", copy=False)
+    built = {name: values.astype(BANDS[name].memory, copy=False) for name, values in built.items()}
     return {name: describe(values, name, source) for name, values in built.items()}
 
 

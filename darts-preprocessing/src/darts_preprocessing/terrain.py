@@ -136,7 +136,7 @@ def derivatives(
         sun: azimuth and elevation in degrees, for the hillshade.
         convention: "true-north" or "legacy".
     """
-    from darts_preprocessing.derivative_kernels import derive  # loads numba
+    from darts_preprocessing.derivative_kernels import BLOCK_ROWS, derive  # loads numba
 
     north = _north(grid, target, convention, names)
     azimuth, elevation = (math.radians(angle) for angle in _sun_of_convention(grid, sun, convention))
@@ -147,7 +147,8 @@ def derivatives(
         for name in ("slope", "aspect", "hillshade", "curvature")
     }
     derive(
-        dem, top, left, float(grid.affine.a), float(grid.affine.e), *north.nodes, north.rows, north.cols, north.step,
+        math.ceil(target.shape.y / BLOCK_ROWS), dem, top, left, float(grid.affine.a), float(grid.affine.e),
+        *north.nodes, north.cell_rows, north.cell_cols,
         flat * math.sin(azimuth), flat * math.cos(azimuth), math.sin(elevation), convention == "legacy",
         *outputs.values(),
     )  # fmt: skip
@@ -226,9 +227,9 @@ def _dem_and_grid(ds: xr.Dataset) -> tuple[np.ndarray, GeoBox]:
 
 
 def elevation_of(ds: xr.Dataset) -> np.ndarray:
-    """Return `dem` (y, x) in host memory as the kernels take it: float32 (or float64 as it is), contiguous."""
+    """Return `dem` (y, x) in host memory as the kernels take it: float32, contiguous."""
     values = np.asarray(to_host(ds["dem"].transpose(..., *ds.odc.spatial_dims).data))
-    return np.ascontiguousarray(values, dtype="float64" if values.dtype.itemsize == 8 else "float32")
+    return np.ascontiguousarray(values, dtype="float32")
 
 
 def _back(values: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:

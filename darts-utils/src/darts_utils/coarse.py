@@ -1,77 +1,75 @@
-"""Smooth functions of pixel position, exact at every few pixels and bilinear between, to a verified error."""
+"""Smooth functions of pixel position: exact at a few places and bilinear between, to a verified error."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-FIRST_STEP_PX = 256
+FIRST_CELL_PX = 256
 ROWS_AT_ONCE = 512
+
+Function = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Takes columns and rows of pixels (float64, of one shape) and returns values (function, …)."""
 
 
 @dataclass(frozen=True)
 class CoarseField:
-    """Values of one or more functions at nodes of a pixel grid; pixel centres lie on whole numbers."""
+    """Values of one or more functions at nodes over a pixel grid; centres of pixels lie on whole numbers.
 
-    step: int
-    """Distance of nodes in pixels; the last row and column of nodes may lie closer."""
-    rows: np.ndarray
-    """Rows of the nodes, int64, at least two."""
-    cols: np.ndarray
-    """Columns of the nodes, int64, at least two."""
+    Nodes reach from the first pixel to the last (of a single one: to where the next would be), evenly spaced.
+    """
+
     nodes: np.ndarray
-    """Values, float64 (function, node row, node column)."""
+    """Values, float64 (function, node row, node column), at least two nodes each way."""
+    cell_rows: float
+    """Rows from one node to the next, at least 1."""
+    cell_cols: float
+    """Columns from one node to the next, at least 1."""
 
     def at(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Return the values on the grid of `rows` × `cols`, float64 (function, row, column)."""
-        i, s = _cell(self.rows, self.step, rows)
-        j, t = _cell(self.cols, self.step, cols)
+        i, s = _cell(rows / self.cell_rows, self.nodes.shape[1])
+        j, t = _cell(cols / self.cell_cols, self.nodes.shape[2])
         by_row = self.nodes[:, i] * (1 - s)[:, None] + self.nodes[:, i + 1] * s[:, None]
         return np.asarray(by_row[:, :, j] * (1 - t) + by_row[:, :, j + 1] * t)
 
 
-def sample_coarsely(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray], shape: tuple[int, int], *, tolerance: float
-) -> CoarseField:
-    """Sample `function` so coarsely that bilinear interpolation stays within `tolerance` of it.
+def sample_coarsely(function: Function, shape: tuple[int, int], *, tolerance: float) -> CoarseField:
+    """Sample `function` over a pixel grid so coarsely that bilinear interpolation stays within `tolerance` of it.
 
-    Args:
-        function: takes columns and rows of pixels (float64, any equal shape) and returns (function, …) values.
-        shape: rows and columns of the pixel grid.
-        tolerance: largest error, in units of the values, at the middle of cells and of their sides, where the error
-            of bilinear interpolation peaks. At a step of one pixel the values are exact at every pixel.
+    The error is verified at the middle of each cell and of its sides, where that of bilinear interpolation peaks.
+    Where no coarser field will do, it is exact at every pixel.
     """
-    step = FIRST_STEP_PX
-    while step > 1 and step // 2 >= max(shape):
-        step //= 2
-    field = _sample(function, shape, step)
-    while field.step > 1:
-        # The finer samples hold the middles of all cells. They are computed already, so they are what is returned,
+    last = tuple(max(size - 1, 1) for size in shape)
+    cells = tuple(math.ceil(size / FIRST_CELL_PX) for size in last)
+    field = _sample(function, last, cells)
+    while cells != last:
+        # The finer samples hold the middles of the cells. They are computed already, so they are what is returned,
         # with a quarter of the error that was verified.
-        finer = _sample(function, shape, field.step // 2)
+        cells = tuple(min(2 * count, size) for count, size in zip(cells, last, strict=True))
+        coarser, field = field, _sample(function, last, cells)
         with np.errstate(invalid="ignore"):
-            error = np.abs(field.at(finer.rows, finer.cols) - finer.nodes)
-        field = finer
+            rows, cols = (_positions(size, count) for size, count in zip(last, cells, strict=True))
+            error = np.abs(coarser.at(rows, cols) - field.nodes)
         if np.all(error < tolerance):
             break
     return field
 
 
-def _sample(function: Callable[[np.ndarray, np.ndarray], np.ndarray], shape: tuple[int, int], step: int) -> CoarseField:
-    rows, cols = (_positions(size, step) for size in shape)
+def _sample(function: Function, last: tuple[int, ...], cells: tuple[int, ...]) -> CoarseField:
+    rows, cols = (_positions(size, count) for size, count in zip(last, cells, strict=True))
     parts = [
-        function(*(part.astype("float64") for part in np.meshgrid(cols, rows[start : start + ROWS_AT_ONCE])))
-        for start in range(0, len(rows), ROWS_AT_ONCE)
+        function(*np.meshgrid(cols, rows[start : start + ROWS_AT_ONCE])) for start in range(0, len(rows), ROWS_AT_ONCE)
     ]
-    return CoarseField(step, rows, cols, np.concatenate(parts, axis=1))
+    return CoarseField(np.concatenate(parts, axis=1), last[0] / cells[0], last[1] / cells[1])
 
 
-def _positions(size: int, step: int) -> np.ndarray:
-    last = max(size - 1, 1)
-    return np.append(np.arange(0, last, step), last)
+def _positions(last: int, cells: int) -> np.ndarray:
+    return np.arange(cells + 1) * (last / cells)
 
 
-def _cell(positions: np.ndarray, step: int, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each coordinate, the node before it and the share of the way to the next."""
-    cell = np.minimum(at // step, len(positions) - 2)
-    return cell, (at - positions[cell]) / (positions[cell + 1] - positions[cell])
+def _cell(place: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each place counted in nodes, the node before it and the share of the way to the next."""
+    cell = np.minimum(place.astype("int64"), nodes - 2)
+    return cell, place - cell

@@ -212,19 +212,21 @@ class _Sampler:
 
     def sample(self, source: np.ndarray, resampling: Resampling) -> np.ndarray:
         """Return one band (rows, columns) of the source on the target grid."""
-        from darts_utils.resampling import sample_cubic, sample_nearest  # loads numba
+        from darts_utils.resampling import BLOCK_ROWS, sample_cubic, sample_nearest  # loads numba
 
         u, v = self.field.nodes
         if self.period:
             source = np.roll(source, -self.first_col, axis=1)
             u = u - self.first_col
         source, dtype = _native(source)
-        nodes = (np.ascontiguousarray(u), np.ascontiguousarray(v), self.field.rows, self.field.cols, self.field.step)
+        nodes = (np.ascontiguousarray(u), np.ascontiguousarray(v), self.field.cell_rows, self.field.cell_cols)
         out = np.empty(self.target.shape.yx, source.dtype)
+        blocks = math.ceil(out.shape[0] / BLOCK_ROWS)
         if source.dtype.kind == "f" and resampling == "cubic":
-            sample_cubic(source, *nodes, out)
+            sample_cubic(blocks, source, *nodes, out)
         else:
-            sample_nearest(source, *nodes, source.dtype.type(np.nan if source.dtype.kind == "f" else 0), out)
+            outside = source.dtype.type(np.nan if source.dtype.kind == "f" else 0)
+            sample_nearest(blocks, source, *nodes, outside, out)
         return out.view(dtype) if dtype == np.bool_ else out
 
 

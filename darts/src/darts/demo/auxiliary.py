@@ -1,9 +1,9 @@
 """The landscape on the grids of its auxiliary data: ArcticDEM in EPSG:3413, Landsat trends in EPSG:4326."""
 
 import numpy as np
-from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from rasterio import Affine
 from scipy import ndimage
 
 from darts.demo.noise import soften, stream

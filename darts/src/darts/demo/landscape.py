@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import geopandas as gpd
 import numpy as np
-from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from rasterio import features
+from rasterio import Affine, features
 from shapely.geometry import shape as to_geometry
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union

@@ -31,7 +31,7 @@ class Rule:
     min_size_px: int = 32
 
 
-RULE = Rule(ndvi=0.34, slope=4.0, min_size_px=50)
+RULE = Rule(ndvi=0.22, slope=1.0, min_size_px=50)
 """The best of the grid search over the training seeds (`tools/train_demo_models.py rule`)."""
 
 

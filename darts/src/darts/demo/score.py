@@ -126,32 +126,32 @@ def score_objects(
     _check_shapes(predicted, truth, extent)
     if predicted.dtype == bool:
         predicted = np.asarray(cv2.connectedComponents(predicted.astype("uint8"), connectivity=8)[1], "int32")
-    counts = _ignored(truth, extent, cloud, edge, min_object_size)
+    ignored = _ignored(truth, extent, cloud, edge, min_object_size)
     sizes = np.bincount(predicted.ravel())
-    truth_sizes = np.bincount(truth.ravel(), minlength=counts.size)
+    truth_sizes = np.bincount(truth.ravel(), minlength=ignored.size)
     both = (predicted > 0) & (truth > 0)
     pairs, shared = np.unique(np.stack([predicted[both], truth[both]]), axis=1, return_counts=True)
     iou = shared / (sizes[pairs[0]] + truth_sizes[pairs[1]] - shared)
     match = iou >= min_iou
-    # Slumps that count choose first, so the score of a match with an ignored one is lower.
-    rank = np.where(match, iou + np.where(counts[pairs[1]], 0, 10), 0)
-    table = np.zeros((sizes.size, counts.size))
-    table[pairs[0], pairs[1]] = rank
+    candidates, rows = np.unique(pairs[0][match], return_inverse=True)
+    # Slumps that count choose first, so a match with one that does not is worth less.
+    table = np.zeros((candidates.size, ignored.size))
+    table[rows, pairs[1][match]] = iou[match] + np.where(ignored[pairs[1][match]], 0, 10)
     rows, columns = linear_sum_assignment(table, maximize=True)
     chosen = table[rows, columns] > 0
-    rows, columns = rows[chosen], columns[chosen]
-    on_ignored = np.bincount(pairs[0], weights=shared * counts[pairs[1]], minlength=sizes.size) * 2 > sizes
+    rows, columns = candidates[rows[chosen]], columns[chosen]
+    on_ignored = np.bincount(pairs[0], weights=shared * ignored[pairs[1]], minlength=sizes.size) * 2 > sizes
     excused = np.zeros(sizes.size, bool)
     excused[rows] = True
     excused |= on_ignored
     excused[0] = True
-    found = int((~counts[columns]).sum())
-    counted = int((~counts[1:] & (truth_sizes[1:] > 0)).sum())
+    found = int((~ignored[columns]).sum())
+    counted = int((~ignored[1:] & (truth_sizes[1:] > 0)).sum())
     return Score(
         found=found,
         missed=counted - found,
         false=int(((sizes > 0) & ~excused).sum()),
-        ignored=int((counts[1:] & (truth_sizes[1:] > 0)).sum()),
+        ignored=int((ignored[1:] & (truth_sizes[1:] > 0)).sum()),
     )
 
 
