@@ -73,3 +73,9 @@ def test_unreadable_times_and_places_are_refused():
         sun_position(0, 91, "2023-07-01T20:00:00Z")
     with pytest.raises(ConfigError, match="nan"):
         sun_position(float("nan"), 70, "2023-07-01T20:00:00Z")
+
+
+@pytest.mark.parametrize("day", ["2022-07-30", "20220730"])
+def test_a_day_without_a_time_is_refused(day: str) -> None:
+    with pytest.raises(ConfigError, match="no time of day"):
+        sun_position(-135.0, 69.0, day)

@@ -68,6 +68,9 @@ def _sun_in_the_sky(days: float) -> tuple[float, float, float]:
 
 def _as_utc(time: datetime | str) -> datetime:
     if not isinstance(time, datetime):
+        # Python reads a bare date as midnight, when the sun stands elsewhere.
+        if ":" not in str(time):
+            raise ConfigError(f"time {time!r} has no time of day, which the sun's place needs; give the sun angles")
         try:
             time = datetime.fromisoformat(str(time))
         except ValueError as error:
