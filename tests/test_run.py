@@ -240,7 +240,7 @@ def test_a_kill_in_the_middle_of_export_leaves_nothing_half_written(sample: Samp
     ]  # fmt: skip
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while run.poll() is None and not list(output.glob(".*.tmp/*")):
-        time.sleep(0.002)
+        time.sleep(0.01)
     os.kill(run.pid, signal.SIGKILL)
     log = run.communicate()[1]
     assert run.returncode == -signal.SIGKILL, log
