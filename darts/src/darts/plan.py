@@ -19,20 +19,15 @@ from darts_acquisition import load_arcticdem, load_tcvis
 from darts_ensemble import EnsembleV1
 from darts_export import export_tile, missing_outputs
 from darts_postprocessing import prepare_export
-from darts_preprocessing import preprocess_v2
+from darts_preprocessing import FEATURES, preprocess_v2
+from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
 from darts_utils.errors import ConfigError, MissingBandError
 
 logger = logging.getLogger("darts.plan")
 
-DEM_FEATURES = ("dem", "arcticdem_data_mask", "relative_elevation", "slope", "aspect", "hillshade", "curvature")
-"""Features that need the ArcticDEM."""
-TCVIS_FEATURES = ("tc_brightness", "tc_greenness", "tc_wetness")
-"""Features that need the Landsat trends."""
-FEATURES = ("ndvi", *TCVIS_FEATURES, *DEM_FEATURES)
-"""All features that preprocessing can build."""
 EXPORT_NEEDS = {
     "dem": ("slope", "relative_elevation", "dem", "aspect", "hillshade", "curvature"),
-    "tcvis": TCVIS_FEATURES,
+    "tcvis": TREND_FEATURES,
 }
 """Features that an export token stands for."""
 
@@ -110,7 +105,7 @@ class Plan:
                 buffer=self._dem_buffer(optical),
                 offline=o.offline,
             )
-        if any(name in TCVIS_FEATURES for name in self.features):
+        if any(name in TREND_FEATURES for name in self.features):
             tcvis = run(
                 "Loading TCVis",
                 load_tcvis,
@@ -204,8 +199,6 @@ def needed_features(required_bands: Iterable[str], export_bands: Iterable[str]) 
     asked = set(required_bands)
     for token in export_bands:
         asked.update(EXPORT_NEEDS.get(token, (token,)))
-    if "aspect" in asked:
-        asked.add("slope")  # decides where aspect is valid
     return tuple(name for name in FEATURES if name in asked)
 
 
