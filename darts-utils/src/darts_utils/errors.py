@@ -25,6 +25,10 @@ class StoreError(DartsError, OSError):
     """A file or store is damaged, or cannot be written."""
 
 
+class RemoteError(DartsError, ConnectionError):
+    """A server could not be reached, refused, or sent something wrong; names what was asked for and the cause."""
+
+
 class CheckpointError(DartsError, ValueError):
     """A model file is refused."""
 
