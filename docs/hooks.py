@@ -100,7 +100,7 @@ def options(pipeline: str) -> str:
     return _table(("name", "type", "default", "meaning"), rows)
 
 
-def parameters(cls: type) -> Iterator[tuple[str, str, str, str]]:
+def parameters(cls: type) -> Iterator[tuple[str, ...]]:
     """Yield name, type, default and docstring of the fields of an options dataclass; groups give their own fields."""
     docs = _field_docs(cls)
     for field in dataclasses.fields(cls):
@@ -108,7 +108,10 @@ def parameters(cls: type) -> Iterator[tuple[str, str, str, str]]:
             continue
         group = _inner(field.type)
         if dataclasses.is_dataclass(group):
-            yield from parameters(typing.cast(type, group))
+            # Groups keep their name in front, but for those that the command line spreads out (name="*").
+            prefix = "" if hasattr(field.type, "__metadata__") else f"{field.name}."
+            for name, *rest in parameters(typing.cast(type, group)):
+                yield prefix + name, *rest
         else:
             yield field.name, _type(field.type), _default(field), docs[field.name]
 
@@ -215,6 +218,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(part) for part in typing.get_args(annotation) if part is not types.NoneType)
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) is dict:
+        return "names by band"
     if typing.get_origin(annotation) is list:
         return f"list of {_type(typing.get_args(annotation)[0])}"
     return {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}.get(

@@ -94,9 +94,12 @@ def test_two_models_of_one_name(fails: Callable, tmp_path: Path, sample: Sample)
         (("--export-bands", "probabilites"), ("probabilites", "probabilities")),
         (("--device", 7), ("GPU 7", "darts env-info")),
         (("--device", "gpu"), ("device", "gpu")),
-        (("--dry-run",), ("--dry-run is not built yet",)),
+        (("--executor", "ray"), ("--executor is not built yet",)),
         (("--bathc-size", 3), ("--bathc-size", "--batch-size")),
-        (("--no-raw-data-store",), ("no_raw_data_store", "not built yet")),
+        (("--no-raw-data-store",), ("no_raw_data_store", "offline")),
+        (("--stac.endpoint", "stac.example.org"), ("endpoint", "http")),
+        (("--stac.retries", -1), ("retries", "0 or more")),
+        (("--stac.assets.bleu", "B02"), ("bleu",)),
     ],
 )
 def test_parameters_that_cannot_work(fails: Callable, tokens: tuple, words: tuple[str, ...], tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_parameters_that_cannot_work(fails: Callable, tokens: tuple, words: tupl
 def test_scene_selections(fails: Callable, sample: Sample, tmp_path: Path) -> None:
     assert "got none of them" in fails(selection=())
     assert "got scene_ids and tile_ids" in fails("--tile-ids", "08WMA")
-    assert "searching scenes is not built yet" in fails(selection=("--tile-ids", "08WMA"))
+    assert "was not prepared; run `darts prepare-data" in fails(selection=("--tile-ids", "08WMA"))
     assert "does not exist" in fails(selection=("--scene-id-file", tmp_path / "none.json"))
     (tmp_path / "bad.json").write_text('{"a": 1}')
     assert "JSON list" in fails(selection=("--scene-id-file", tmp_path / "bad.json"))
@@ -136,8 +139,27 @@ def test_an_unknown_key_in_the_configuration(fails: Callable, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (("sentinel2", "--scene-ids", "x"), ("nothing to prepare", "optical", "auxiliary")),
+        (("sentinel2", "--optical"), ("got none of them",)),
+        (("sentinel2", "--scene-ids", "x", "--optical", "--raw-data-source", "import"), ("on disk already", "--aux")),
+        (("sentinel2", "--scene-ids", "x", "--optical", "--no-raw-data-store"), ("no_raw_data_store",)),
+        (("planet", "--optical"), ("--optical",)),
+        (("planet",), ("nothing to prepare",)),
+    ],
+)
+def test_preparations_that_cannot_work(darts: Callable, tokens: tuple[str, ...], words: tuple[str, ...]) -> None:
+    result: Result = darts("prepare-data", *tokens)
+    assert result.code == 2, result.text
+    assert result.text.count("error:") == 1
+    for word in words:
+        assert word in result.flat
+
+
+@pytest.mark.parametrize(
     "command",
-    [("prepare-data", "sentinel2"), ("status", "x"), ("verify", "x"), ("merge",), ("train",), ("model", "info")],
+    [("status", "x"), ("verify", "x"), ("merge",), ("train",), ("model", "info")],
 )
 def test_commands_that_are_not_built_say_so(darts: Callable, command: tuple[str, ...]) -> None:
     result = darts(*command)

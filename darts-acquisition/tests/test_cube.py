@@ -5,9 +5,11 @@ import textwrap
 from multiprocessing import get_context
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio.warp
+import shapely
 import zarr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -162,6 +164,66 @@ def _chunk_files(cube: Cube) -> list[Path]:
     return sorted((cube.path / "chunks").iterdir(), key=lambda path: path.stat().st_size)
 
 
+def test_pixels_in_chunks_that_the_target_does_not_touch_are_nodata_whatever_the_cube_holds(make_cube):
+    # A tile turned by 45° within a window of 6 × 6 chunks, whose corners it does not touch.
+    middle = GRID.affine * (48, 48)
+    turned = GeoBox((40, 40), Affine.translation(*middle) * Affine.rotation(45) * Affine.scale(10, -10), GRID.crs)
+    turned = GeoBox(turned.shape, turned.affine * Affine.translation(-20, -20), GRID.crs)
+    sparse, full = make_cube(GRID, name="sparse.icechunk"), make_cube(GRID, name="full.icechunk")
+    full.write(_block(GRID))
+    needed = sparse.missing(turned)
+    assert 0 < len(needed) < 16
+    for chunk in needed:
+        rows, columns = _place(chunk)
+        sparse.write(_block(GRID).isel(y=slice(*rows), x=slice(*columns)))
+    assert sparse.missing(turned) == []
+    read = sparse.read(turned)
+    assert read.identical(full.read(turned))
+    assert np.isnan(read["height"].values[0, 0])
+    assert np.isfinite(read["height"].values).sum() == sum(
+        _overlap(_place(chunk), _place(read.odc.geobox)) for chunk in needed
+    )
+
+
+def _place(block: GeoBox) -> tuple[tuple[int, int], tuple[int, int]]:
+    column, row = (round(n) for n in ~GRID.affine * (block.affine.c, block.affine.f))
+    return (row, row + block.shape.y), (column, column + block.shape.x)
+
+
+def _overlap(a, b) -> int:
+    return int(np.prod([max(0, min(p[1], q[1]) - max(p[0], q[0])) for p, q in zip(a, b, strict=True)]))
+
+
+def test_chunks_under_an_area_are_found_and_only_the_unfilled_are_missing(make_cube):
+    cube = make_cube(GRID)
+    area = gpd.GeoSeries([shapely.box(-1_999_990, 499_700, -1_999_700, 499_990)], crs=3413)
+    chunks = cube.chunks_touching(area)
+    assert chunks == [_part((16 * i, 16 * i + 16), (16 * j, 16 * j + 16)) for i in (0, 1) for j in (0, 1)]
+    cube.write(_block(chunks[0]))
+    assert cube.missing(area) == chunks[1:]
+    assert cube.is_filled(chunks[0])
+    assert not cube.is_filled(chunks[1])
+    assert not cube.is_filled(_part((0, 32), (0, 16)))
+
+
+def test_a_block_that_was_filled_meanwhile_is_not_written_again(make_cube):
+    cube = make_cube(GRID)
+    chunk = _part((0, 16), (0, 16))
+    assert cube.write(_block(chunk, 1), only_missing=True)
+    assert not cube.write(_block(chunk, 2), only_missing=True)
+    assert (cube.read(chunk)["height"] == 1).all()
+    assert cube.write(_block(_part((0, 16), (0, 32)), 3), only_missing=True)
+    assert (cube.read(chunk)["height"] == 3).all()
+
+
+def test_a_cube_that_exists_is_opened_where_that_is_all_right(make_cube):
+    cube = make_cube(GRID)
+    cube.write(_block(_part((0, 16), (0, 16)), 1))
+    again = Cube.create(cube.path, GRID, {"height": ("float32", np.nan)}, 16, exist_ok=True)
+    assert (again.path, again.geobox, again.chunk_px, list(again.nodata)) == (cube.path, GRID, 16, list(cube.nodata))
+    assert again.missing(_part((0, 16), (0, 16))) == []
+
+
 @pytest.mark.parametrize("damage", ["truncated", "gone", "one bit"])
 def test_a_damaged_chunk_is_an_error_that_names_the_cube(make_cube, damage):
     cube = make_cube(GRID, chunk=64)
@@ -183,6 +245,18 @@ def test_a_damaged_cube_is_an_error_that_names_it(make_cube):
         Cube.open(cube.path)
 
 
+def test_a_cube_of_smart_geocubes_is_told_apart(tmp_path):
+    import icechunk
+
+    repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "theirs.icechunk")))
+    session = repository.writable_session("main")
+    group = zarr.create_group(session.store, attributes={"title": "ArcticDEM10m", "loaded_patches": []})
+    group.create_array("dem", shape=(100, 90), chunks=(16, 16), dtype="float32")
+    session.commit("theirs")
+    with pytest.raises(StoreError, match=r"theirs\.icechunk.*smart-geocubes.*fetch again"):
+        Cube.open(tmp_path / "theirs.icechunk")
+
+
 def test_a_store_of_others_is_no_cube(tmp_path):
     import icechunk
 
@@ -201,7 +275,9 @@ def _write_column(path: Path, column: int) -> None:
 @pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(make_cube):
     cube = make_cube(GRID)
-    with get_context("spawn").Pool(3) as pool:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["test_cube"])
+    with context.Pool(3) as pool:
         pool.starmap(_write_column, [(cube.path, column) for column in range(5)])
     values = cube.read(_part((0, 96), (0, 80)))["height"].values
     np.testing.assert_array_equal(values, np.repeat(np.arange(1, 6), 16)[None].repeat(96, axis=0))
@@ -221,14 +297,14 @@ KILLED = """
         coords=xr_coords(area, dims=("y", "x")),
     )
     # Dies with the chunks on disk and the transaction open.
-    repository = cube_module._repository
+    repository = cube_module.repository
     class Session:
         def __init__(self, session): self.session, self.store = session, session.store
         def commit(self, message): os.kill(os.getpid(), signal.SIGKILL)
     class Repository:
         def __init__(self, path): self.inner = repository(path)
         def writable_session(self, branch): return Session(self.inner.writable_session(branch))
-    cube_module._repository = Repository
+    cube_module.repository = Repository
     cube.write(block)
 """
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import rasterio
 from rasterio import Affine
 
 import darts_acquisition as da
+from darts_acquisition.planet import planet_geobox
 from darts_utils.errors import ConfigError, GridMismatchError, MissingDataError, StoreError
 
 TRANSFORM = Affine(3, 0, 500_001.5, 0, -3, 7_700_000)
@@ -197,44 +199,51 @@ def test_a_folder_without_reflectance_says_what_to_order(tmp_path):
         da.load_planet_scene(tmp_path / "20220125_075651_1061")
 
 
-def test_names_tell_kind_time_and_tile():
-    scene, orthotile = da.parse_planet_name(SCENE), da.parse_planet_name(ORTHOTILE)
-    assert (scene.kind, scene.time.isoformat(), scene.tile_id) == ("scene", "2022-01-25T07:56:50+00:00", None)
-    assert (orthotile.kind, orthotile.day.isoformat(), orthotile.time) == ("orthotile", "2021-07-19", None)
-    assert orthotile.tile_id == "5937412"
-    assert da.parse_planet_name("20170831_172754_101c").time.hour == 17
+def test_the_grid_is_told_without_pixels(tmp_path):
+    folder = _folder(tmp_path)
+    assert planet_geobox(folder) == da.load_planet_scene(folder).odc.geobox
+    with pytest.raises(MissingDataError, match="20220125_075651_1061"):
+        planet_geobox(tmp_path / "20220125_075651_1061")
 
 
-@pytest.mark.parametrize("name", ["", "scene", "20221325_075650_1061", "1_2_2021-02-30_abcd", "2021-07-19_2414"])
-def test_other_names_are_refused(name):
-    with pytest.raises(ConfigError, match="Planet folder"):
-        da.parse_planet_name(name)
+def test_a_grid_without_crs_names_the_file(tmp_path):
+    folder = tmp_path / SCENE
+    folder.mkdir()
+    with rasterio.open(folder / "x_SR.tif", "w", driver="GTiff", count=4, height=5, width=5, dtype="uint16") as file:
+        file.write(np.ones((4, 5, 5), "uint16"))
+    with pytest.raises(ConfigError, match=r"x_SR\.tif has no CRS"):
+        planet_geobox(folder)
 
 
-def test_a_scan_of_scenes_finds_all_and_tells_what_is_incomplete(tmp_path):
-    _folder(tmp_path, SCENE, metadata={})
-    _folder(tmp_path, "20170831_172754_101c", udm2=None)
-    _folder(tmp_path, "not-a-planet-name")
-    (tmp_path / "20180831_172754_101c").mkdir()
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "a-file").write_text("")
-    found = {entry.scene_id: entry for entry in da.find_planet_scenes(tmp_path)}
-    assert list(found) == ["20170831_172754_101c", "20180831_172754_101c", SCENE, "not-a-planet-name"]
-    assert found[SCENE].error is None
-    assert found[SCENE].incomplete == ()
-    assert [note.split(":")[0] for note in found["20170831_172754_101c"].incomplete] == ["no UDM2", "no metadata"]
-    assert "surface reflectance" in found["20180831_172754_101c"].error
-    assert "unknown name" in found["not-a-planet-name"].error
+ITEM = Path(__file__).parents[3] / "shared/data/planet/metadata/data_item_20220125_075650_17_1061.json"
 
 
-def test_a_scan_of_orthotiles_goes_one_level_deeper(tmp_path):
-    folder = _folder(tmp_path / "5937412", ORTHOTILE, metadata={})
-    _folder(tmp_path / "5937412", SCENE)
-    first, second = da.find_planet_orthotiles(tmp_path)
-    assert "name of a scene" in first.error
-    assert (second.path, second.scene_id, second.tile_id, second.error) == (folder, ORTHOTILE, "5937412", None)
+@pytest.mark.skipif(not ITEM.is_file(), reason="the shared sample data do not lie beside the checkout")
+def test_the_metadata_of_a_real_item_give_sun_and_time(tmp_path):
+    folder = _folder(tmp_path)
+    shutil.copy(ITEM, folder / f"{SCENE}_metadata.json")
+    attrs = da.load_planet_scene(folder).attrs
+    assert (attrs["azimuth"], attrs["elevation"]) == (140.2, 62.5)
+    assert attrs["acquisition_time"] == "2022-01-25T07:56:50.176Z"
 
 
-def test_a_scan_of_no_folder_is_an_error(tmp_path):
-    with pytest.raises(MissingDataError, match="nowhere"):
-        da.find_planet_scenes(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"id": "b0cb3448", "state": "success", "products": [{"item_ids": [SCENE], "item_type": "PSScene"}]},
+        {"type": "Feature", "properties": None},
+        {"properties": {"sun_azimuth": None}},
+    ],
+)
+def test_metadata_that_say_nothing_of_the_sun_leave_it_unknown(tmp_path, metadata):
+    attrs = da.load_planet_scene(_folder(tmp_path, ORTHOTILE, "_BGRN_SR.tif", 4, "_udm2.tif", metadata)).attrs
+    assert not {"azimuth", "elevation"} & set(attrs)
+    assert attrs["acquisition_time"] == "2021-07-19"
+
+
+def test_what_macos_leaves_beside_files_is_not_taken_for_them(tmp_path):
+    folder = _folder(tmp_path, metadata={"sun_azimuth": 10.0, "sun_elevation": 20})
+    for file in list(folder.iterdir()):
+        (folder / f"._{file.name}").write_bytes(b"\0\5\x16\7 no raster, no JSON")
+    assert da.load_planet_scene(folder).attrs["azimuth"] == 10
+    assert da.load_planet_masks(folder).attrs["quality_source"] == "UDM2"

@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ from odc.geo.geobox import GeoBox
 from rasterio import Affine
 
 import darts_acquisition as da
-from darts_utils.errors import ConfigError, MissingBandError, MissingDataError, NotBuiltError, StoreError
+from darts_acquisition.cdse import load_cdse_s2_sr_scene
+from darts_utils.errors import ConfigError, MissingBandError, MissingDataError, StoreError
 
 QUALITY = {0: 0, 1: 0, 2: 2, 3: 1, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1, 9: 1, 10: 2, 11: 1, 12: 0, 13: 0}
 GEE_ID = "20230701T194909_20230701T195350_T11XNA"
@@ -123,19 +125,21 @@ def test_a_mapping_that_cannot_work_is_refused(store, cdse_id, mapping):
         da.load_cdse_s2_sr_scene(cdse_id, mapping, store, device="cpu")
 
 
-def test_an_absent_scene_names_the_command_offline_and_is_not_built_online(store, cdse_id):
+def test_an_absent_scene_names_the_command_offline(store, cdse_id):
     other = cdse_id.replace("20241107T113311", "20241108T113311")
     with pytest.raises(MissingDataError, match=rf"{other}.*darts prepare-data sentinel2 --optical"):
         da.load_cdse_s2_sr_scene(other, store=store, offline=True)
-    with pytest.raises(NotBuiltError, match=rf"{other}.*darts import-scene"):
-        da.load_cdse_s2_sr_scene(other, store=store)
 
 
 def test_an_absent_band_names_it_and_the_command(store, cdse_id):
-    with pytest.raises(MissingBandError, match=r"B11_20m.*prepare-data"):
+    with pytest.raises(MissingBandError, match=r"B11_20m.*prepare-data sentinel2 --optical"):
         da.load_cdse_s2_sr_scene(cdse_id, {"B11_20m": "swir16"}, store, offline=True)
-    with pytest.raises(NotBuiltError, match="B11_20m"):
-        da.load_cdse_s2_sr_scene(cdse_id, {"B11_20m": "swir16"}, store)
+
+
+def test_an_absent_scene_of_another_source_names_it_in_the_command(store, cdse_id):
+    source = dataclasses.replace(da.EARTH_SEARCH_SOURCE, name="mirror")
+    with pytest.raises(MissingDataError, match=r"prepare-data sentinel2 --raw-data-source mirror --optical"):
+        load_cdse_s2_sr_scene(cdse_id, {"red": "red"}, store, offline=True, source=source)
 
 
 def test_a_scene_of_a_server_without_its_classification_is_not_complete(tmp_path, cdse_id, scene_dn):
@@ -147,8 +151,6 @@ def test_a_scene_of_a_server_without_its_classification_is_not_complete(tmp_path
 def test_without_a_store_there_is_nothing_offline():
     with pytest.raises(ConfigError, match="store"):
         da.load_cdse_s2_sr_scene("x", offline=True)
-    with pytest.raises(NotBuiltError):
-        da.load_cdse_s2_sr_scene("x")
 
 
 def test_what_is_no_item_is_refused(store):
@@ -194,20 +196,6 @@ def test_one_pixel_of_the_southern_hemisphere_loads(tmp_path, cdse_id, make_data
     ],
 )
 def test_signatures_are_those_that_scripts_rely_on(function, parameters):
-    assert list(inspect.signature(function).parameters) == parameters.split()
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: da.search_cdse_s2_sr(tiles=["08WMA"]),
-        lambda: da.search_gee_s2_sr(),
-        lambda: da.download_cdse_s2_sr_scene("x", "store"),
-        lambda: da.download_gee_s2_sr_scene("x", "store"),
-        lambda: da.download_arcticdem(None, "aux", 10),
-        lambda: da.download_tcvis(None, "aux"),
-    ],
-)
-def test_what_needs_a_network_says_that_it_is_not_built(call):
-    with pytest.raises(NotBuiltError, match="not built yet"):
-        call()
+    found = inspect.signature(function).parameters.values()
+    # More may follow by keyword only.
+    assert [p.name for p in found if p.kind is not inspect.Parameter.KEYWORD_ONLY] == parameters.split()

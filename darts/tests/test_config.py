@@ -1,4 +1,5 @@
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,39 @@ def test_the_default_file_is_optional_and_may_belong_to_another_program(
     assert read_config(None) is None
     (tmp_path / "config.toml").write_text("[darts]\noverlap = 1\n")
     assert read_config(None) == (Path("config.toml"), {"overlap": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    endpoint: str = "default"
+    assets: dict[str, str] | None = None
+    page_size: int = 10
+
+
+@run.command(name="grouped")
+def grouped(*, server: Server = Server(), overlap: int = 1) -> Server:
+    return server
+
+
+def call_grouped(tmp_path: Path, text: str, *tokens: str) -> Server:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    app.config = (ConfigFile(*read_config(file)),)
+    return app(["run", "grouped", *tokens])
+
+
+def test_options_that_belong_together_are_a_table_of_their_own(tmp_path: Path) -> None:
+    text = '[darts.server]\nendpoint = "shared"\npage-size = 20\n[darts.server.assets]\nblue = "B02"\n'
+    assert call_grouped(tmp_path, text) == Server(endpoint="shared", assets={"blue": "B02"}, page_size=20)
+    own = '[darts.run.grouped.server]\nendpoint = "own"\n'
+    assert call_grouped(tmp_path, text + own) == Server(endpoint="own", assets={"blue": "B02"}, page_size=20)
+    assert call_grouped(tmp_path, text + own, "--server.endpoint", "line").endpoint == "line"
+
+
+def test_an_unknown_key_in_a_group_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'endpont' in \[darts.server\]; did you mean 'endpoint'"):
+        call_grouped(tmp_path, '[darts.server]\nendpont = "x"\n')
+
+
+def test_the_groups_of_another_command_are_passed_over(tmp_path: Path) -> None:
+    assert call(tmp_path, '[darts.server]\nendpoint = "x"\n')[0] == 256

@@ -55,3 +55,12 @@ def test_results_of_a_run_without_tiles_have_the_same_columns(tmp_path: Path) ->
     records.write_results([], Timings())
     assert len(pd.read_parquet(tmp_path / f"{records.stem}.results.parquet").columns) == 4
     assert len(pd.read_parquet(tmp_path / f"{records.stem}.timer.parquet").columns) == 1 + len(STEPS)
+
+
+def test_options_that_belong_together_are_a_table(tmp_path: Path) -> None:
+    from darts.pipelines.stac_options import StacOptions
+
+    stac = StacOptions(page_size=7, assets={"s2_scl": "SCL"})
+    path = RunRecords(tmp_path, started=STARTED).write_config(("run",), {"stac": stac, "other": StacOptions()})
+    table = tomllib.loads(path.read_text())["darts"]["run"]
+    assert table == {"stac": {"page-size": 7, "assets": {"s2_scl": "SCL"}}}

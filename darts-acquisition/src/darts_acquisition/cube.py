@@ -1,6 +1,7 @@
 """A cube: rasters of one source grid, sparse on disk, filled chunk by chunk in transactions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
-from rasterio import Affine
 
+from darts_acquisition.chunk_selection import ChunkIndex, Target, chunk_geobox, chunk_window, chunks_of
+from darts_acquisition.cube_layout import FILLED, create_layout, open_group, read_layout, reason, repository
 from darts_acquisition.footprints import PixelWindow, describe_area, geobox_of, parts_on_grid, window_of
 from darts_acquisition.locks import locked
 from darts_utils.errors import (
@@ -23,9 +25,10 @@ from darts_utils.errors import (
 )
 from darts_utils.store import remove_leftovers, replacing
 
-FILLED = "filled"
 CHUNK_PX = 3600
 FETCH_COMMAND = "darts prepare-data sentinel2 --aux"
+READERS = 4
+"""Chunks decoded at once; each takes its size in memory beside the result."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Cube:
         geobox: GeoBox,
         variables: Mapping[str, tuple[str, float]],
         chunk: int = CHUNK_PX,
+        *,
+        exist_ok: bool = False,
     ) -> "Cube":
         """Make an empty cube and return it; it appears whole or not at all.
 
@@ -56,13 +61,12 @@ class Cube:
             geobox: the whole source grid, north-up with a CRS.
             variables: name → (dtype, nodata value).
             chunk: side of a chunk in pixels.
+            exist_ok: return the one that is there, whatever made it, instead of an error.
 
         Raises:
             ConfigError: the cube exists, or a parameter cannot work.
             StoreError: the folder cannot be written.
         """
-        import zarr
-
         path = Path(path)
         a, b, _, d, e, _ = geobox.affine[:6]
         if geobox.crs is None or b or d or a <= 0 or e >= 0:
@@ -70,25 +74,16 @@ class Cube:
         if chunk < 1 or not variables or FILLED in variables:
             raise ConfigError(f"cube {path} needs a chunk of at least 1 pixel and variables other than {FILLED!r}")
         with locked(path):
+            if exist_ok and path.exists():
+                return cls.open(path)
             remove_leftovers(path)
             if path.exists():
                 raise ConfigError(f"cube {path} exists already; open it with Cube.open")
             with replacing(path) as temporary:
-                session = _repository(temporary, create=True).writable_session("main")
-                attrs = {
-                    "crs": geobox.crs.to_wkt(),
-                    "transform": list(geobox.affine[:6]),
-                    "shape": list(geobox.shape.yx),
-                    "chunk": chunk,
-                }
-                group = zarr.create_group(session.store, attributes=attrs)
-                for name, (dtype, nodata) in variables.items():
-                    _create_array(group, name, geobox.shape.yx, chunk, dtype, nodata)
-                cells = tuple(-(-side // chunk) for side in geobox.shape.yx)
-                group.create_array(
-                    FILLED, shape=cells, chunks=tuple(min(256, n) for n in cells), dtype="uint8", fill_value=0
-                )
-                session.commit("Lay out the grid")
+                try:
+                    create_layout(temporary, geobox, variables, chunk)
+                except Exception as error:
+                    raise StoreError(f"cannot make cube {path} ({reason(error)}); nothing was left behind") from error
         return cls.open(path)
 
     @classmethod
@@ -103,25 +98,18 @@ class Cube:
         if not (path / "refs").is_dir():
             raise MissingDataError(f"there is no cube at {path}")
         try:
-            group = _group(path)
-            attrs = dict(group.attrs)
-            geobox = GeoBox(tuple(attrs["shape"]), Affine(*attrs["transform"]), attrs["crs"])
-            arrays = {name: array for name, array in group.arrays() if name != FILLED}
-            nodata = {name: array.fill_value.item() for name, array in arrays.items()}
-            dtypes = {name: array.dtype for name, array in arrays.items()}
-            shapes = {array.shape for array in arrays.values()}
-            if shapes != {geobox.shape.yx} or FILLED not in group:
-                raise ValueError(f"its arrays have the shapes {sorted(shapes)}")
-            return cls(path, geobox, int(attrs["chunk"]), nodata, dtypes)
+            return cls(path, *read_layout(path))
         except Exception as error:
             # Icechunk, zarr, CRS and number parsing each raise types of their own; all mean the same here.
-            raise StoreError(f"cube {path} is damaged or no cube of darts ({_first_line(error)})") from error
+            raise StoreError(f"cube {path} is damaged or no cube of darts ({reason(error)})") from error
 
     def read(self, target: GeoBox, buffer_px: int = 0, *, fetch_command: str = FETCH_COMMAND) -> xr.Dataset:
-        """Return the pixels that cover `target` and `buffer_px` more on each side, in the cube's CRS and dtypes.
+        """Return the rectangle that covers `target` and `buffer_px` more on each side, in the cube's CRS and dtypes.
 
-        Only chunks that the window touches are read. Beyond the source grid values are nodata. Across the antimeridian
-        longitudes run on (179.5 … 180.5).
+        Only chunks that the footprint and the buffer around it touch are read, and must be filled (`missing`). Pixels
+        of the rectangle in other chunks, as at the corners where the target is turned against the cube, are nodata
+        whatever the cube holds there: so the result depends on the target alone. Beyond the source grid values are
+        nodata too. Across the antimeridian longitudes run on (179.5 … 180.5).
 
         Args:
             target: any grid in any CRS.
@@ -133,20 +121,43 @@ class Cube:
             StoreError: a chunk is damaged.
         """
         window = window_of(target, self.geobox, buffer_px)
-        group = _group(self.path)
+        group = open_group(self.path)
+        chunks = self._chunks(target, buffer_px)
         parts = list(parts_on_grid(window, self.geobox))
-        self._require_filled(group[FILLED], parts, fetch_command)
-        values = {name: self._read_parts(group[name], window, parts) for name in self.nodata}
-        geobox = geobox_of(window, self.geobox)
+        if missing := self._unfilled(group[FILLED], chunks):
+            raise self._missing_error(missing, [part for part, _ in parts], fetch_command)
+        values = {name: np.full(window.shape, self.nodata[name], self.dtypes[name]) for name in self.nodata}
+        pieces = [piece for part, column in parts for piece in self._pieces(chunks, part, window, column)]
+        arrays = {name: group[name] for name in self.nodata}
+
+        def copy(piece: tuple[str, tuple[PixelWindow, PixelWindow]]) -> None:
+            name, (source, place) = piece
+            values[name][_slices(place)] = self._read_piece(arrays[name], source)
+
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(copy, [(name, piece) for name in self.nodata for piece in pieces]))
         return xr.Dataset(
             {name: (("y", "x"), data, {"nodata": self.nodata[name]}) for name, data in values.items()},
-            coords=xr_coords(geobox, dims=("y", "x")),
+            coords=xr_coords(geobox_of(window, self.geobox), dims=("y", "x")),
         )
 
-    def missing(self, target: GeoBox, buffer_px: int = 0) -> list[GeoBox]:
-        """Return the chunks that reading `target` needs and that were never filled."""
-        parts = list(parts_on_grid(window_of(target, self.geobox, buffer_px), self.geobox))
-        return [geobox_of(chunk, self.geobox) for chunk, _ in self._unfilled(_group(self.path)[FILLED], parts)]
+    def chunks_touching(self, target: Target, buffer_px: int = 0) -> list[GeoBox]:
+        """Return the chunks with a pixel in or within `buffer_px` pixels of a target, row by row.
+
+        Args:
+            target: a geobox, a list of them, or areas as `areas.read_areas` takes them.
+            buffer_px: pixels of the cube.
+        """
+        return [chunk_geobox(chunk, self.geobox, self.chunk_px) for chunk in self._chunks(target, buffer_px)]
+
+    def missing(self, target: Target, buffer_px: int = 0) -> list[GeoBox]:
+        """Return those of `chunks_touching` that were never filled: for a geobox, what `read` would miss."""
+        missing = self._unfilled(open_group(self.path)[FILLED], self._chunks(target, buffer_px))
+        return [chunk_geobox(chunk, self.geobox, self.chunk_px) for chunk in missing]
+
+    def is_filled(self, block: GeoBox) -> bool:
+        """Return whether all chunks of a block of pixels of the cube were filled."""
+        return not self._unfilled(open_group(self.path)[FILLED], self._chunks(block, 0))
 
     def aligned(self, target: GeoBox, buffer_px: int = 0) -> GeoBox:
         """Return the smallest block of whole chunks that covers `target` and `buffer_px` pixels more; write such."""
@@ -159,18 +170,25 @@ class Cube:
         columns = (window.columns[0] // chunk * chunk, min(-(-window.columns[1] // chunk) * chunk, width))
         return geobox_of(PixelWindow(rows, columns), self.geobox)
 
-    def write(self, dataset: xr.Dataset, *, pad: bool = False, message: str = "Fill chunks") -> None:
+    def write(
+        self, dataset: xr.Dataset, *, pad: bool = False, only_missing: bool = False, message: str = "Fill chunks"
+    ) -> bool:
         """Write a block of pixels and mark its chunks as filled; visible to others when this returns, all or nothing.
 
         Args:
             dataset: all variables of the cube, dims (y, x), on pixels of the cube, covering whole chunks (see
                 `aligned`; at the end of the grid, what there is of them).
             pad: allow partly covered chunks; their other pixels stay as they are, nodata at first.
+            only_missing: write nothing if all chunks of the block were filled meanwhile.
             message: kept in the history.
+
+        Returns:
+            Whether it was written.
 
         Raises:
             GridMismatchError: the block is not on the cube's pixels, or covers a chunk in part.
             MissingBandError, ConfigError: a variable is missing, or has a dtype that loses values.
+            StoreError: the disk is full, or the cube cannot be written; it is as it was.
         """
         window = self._window_on_grid(dataset)
         if not pad and self.aligned(dataset.odc.geobox) != geobox_of(window, self.geobox):
@@ -179,23 +197,28 @@ class Cube:
                 "pad=True to leave the rest nodata"
             )
         blocks = {name: self._block(dataset, name) for name in self.nodata}
-        first_row, first_column = window.rows[0] // self.chunk_px, window.columns[0] // self.chunk_px
-        end_row, end_column = -(-window.rows[1] // self.chunk_px), -(-window.columns[1] // self.chunk_px)
+        cells = tuple(
+            slice(start // self.chunk_px, -(-end // self.chunk_px)) for start, end in (window.rows, window.columns)
+        )
         # Icechunk on a local file system is not safe for concurrent commits.
         with locked(self.path):
             try:
-                session = _repository(self.path).writable_session("main")
-                group = _group(self.path, session)
+                session = repository(self.path).writable_session("main")
+                group = open_group(self.path, session)
+                if only_missing and np.all(group[FILLED][cells]):
+                    return False
                 for name, block in blocks.items():
-                    group[name][slice(*window.rows), slice(*window.columns)] = block
-                group[FILLED][first_row:end_row, first_column:end_column] = 1
+                    group[name][_slices(window)] = block
+                group[FILLED][cells] = 1
                 session.commit(message)
+                return True
             except DartsError:
                 raise
             except Exception as error:
-                raise StoreError(
-                    f"cannot write cube {self.path} ({_first_line(error)}); nothing was changed"
-                ) from error
+                raise StoreError(f"cannot write cube {self.path} ({reason(error)}); nothing was changed") from error
+
+    def _chunks(self, target: Target, buffer_px: int) -> list[ChunkIndex]:
+        return chunks_of(target, self.geobox, self.chunk_px, buffer_px)
 
     def _window_on_grid(self, dataset: xr.Dataset) -> PixelWindow:
         block = dataset.odc.geobox
@@ -220,85 +243,53 @@ class Cube:
             raise ConfigError(f"{name} of the block is {values.dtype}; cube {self.path} holds {self.dtypes[name]}")
         return values
 
-    def _read_parts(self, array: Any, window: PixelWindow, parts: list[tuple[PixelWindow, int]]) -> np.ndarray:
+    def _pieces(
+        self, chunks: Iterable[ChunkIndex], part: PixelWindow, window: PixelWindow, column: int
+    ) -> Iterator[tuple[PixelWindow, PixelWindow]]:
+        """Yield what chunks share with a part of a window: pixels on the grid, and their place in the window."""
+        down, right = window.rows[0], part.columns[0] - column
+        for chunk in chunks:
+            source = chunk_window(chunk, self.geobox, self.chunk_px).clipped(part.rows, part.columns)
+            if not source.is_empty:
+                (top, bottom), (left, end) = source.rows, source.columns
+                yield source, PixelWindow((top - down, bottom - down), (left - right, end - right))
+
+    def _read_piece(self, array: Any, source: PixelWindow) -> np.ndarray:
         try:
-            if len(parts) == 1 and parts[0][0].shape == window.shape:
-                part = parts[0][0]
-                return np.asarray(array[slice(*part.rows), slice(*part.columns)])
-            values = np.full(window.shape, array.fill_value, array.dtype)
-            for part, column in parts:
-                row = part.rows[0] - window.rows[0]
-                height, width = part.shape
-                values[row : row + height, column : column + width] = array[slice(*part.rows), slice(*part.columns)]
-            return values
+            return np.asarray(array[_slices(source)])
         except Exception as error:
             # Icechunk, zarr and codecs each have errors of their own.
-            raise self._damaged(array.basename, [part for part, _ in parts], error) from error
+            raise self._damaged(array.basename, [source], error) from error
 
-    def _damaged(self, name: str, parts: list[PixelWindow], error: Exception) -> StoreError:
+    def _damaged(self, name: str, windows: Sequence[PixelWindow], error: Exception) -> StoreError:
         return StoreError(
-            f"cube {self.path}, {name}: a chunk in {describe_area(parts, self.geobox)} is damaged "
-            f"({_first_line(error)}). Remove the cube and fetch it again."
+            f"cube {self.path}, {name}: a chunk in {describe_area(windows, self.geobox)} is damaged "
+            f"({reason(error)}). Remove the cube and fetch it again."
         )
 
-    def _unfilled(self, filled: Any, parts: list[tuple[PixelWindow, int]]) -> Iterator[tuple[PixelWindow, PixelWindow]]:
-        """Yield each chunk that was never filled, with the pixels of it that are needed."""
-        chunk = self.chunk_px
-        for part, _ in parts:
-            rows = range(part.rows[0] // chunk, -(-part.rows[1] // chunk))
-            columns = range(part.columns[0] // chunk, -(-part.columns[1] // chunk))
-            try:
-                flags = filled[rows.start : rows.stop, columns.start : columns.stop]
-            except Exception as error:
-                raise self._damaged(FILLED, [part], error) from error
-            for i, j in np.argwhere(flags == 0):
-                top, left = (rows.start + int(i)) * chunk, (columns.start + int(j)) * chunk
-                bottom, right = min(top + chunk, self.geobox.shape.y), min(left + chunk, self.geobox.shape.x)
-                whole = PixelWindow((top, bottom), (left, right))
-                yield whole, whole.clipped(part.rows, part.columns)
+    def _unfilled(self, filled: Any, chunks: list[ChunkIndex]) -> list[ChunkIndex]:
+        """Return those chunks that were never filled."""
+        if not chunks:
+            return []
+        low, high = np.min(chunks, axis=0), np.max(chunks, axis=0) + 1
+        try:
+            flags = filled[low[0] : high[0], low[1] : high[1]]
+        except Exception as error:
+            windows = [chunk_window(chunk, self.geobox, self.chunk_px) for chunk in chunks]
+            raise self._damaged(FILLED, windows, error) from error
+        return [(i, j) for i, j in chunks if not flags[i - low[0], j - low[1]]]
 
-    def _require_filled(self, filled: Any, parts: list[tuple[PixelWindow, int]], fetch_command: str) -> None:
-        needed = [pixels for _, pixels in self._unfilled(filled, parts)]
-        if needed:
-            chunks = "1 chunk" if len(needed) == 1 else f"{len(needed)} chunks"
-            raise MissingDataError(
-                f"cube {self.path} lacks {describe_area(needed, self.geobox)} ({chunks} never filled); "
-                f"fetch it on a machine with internet with `{fetch_command}`"
-            )
+    def _missing_error(
+        self, chunks: list[ChunkIndex], parts: list[PixelWindow], fetch_command: str
+    ) -> MissingDataError:
+        windows = [chunk_window(chunk, self.geobox, self.chunk_px) for chunk in chunks]
+        needed = [piece for w in windows for p in parts if not (piece := w.clipped(p.rows, p.columns)).is_empty]
+        number = "1 chunk" if len(chunks) == 1 else f"{len(chunks)} chunks"
+        return MissingDataError(
+            f"cube {self.path} lacks {describe_area(needed, self.geobox)} ({number} never filled); "
+            f"fetch it on a machine with internet with `{fetch_command}`"
+        )
 
 
-def _create_array(group: Any, name: str, shape: tuple[int, int], chunk: int, dtype: str, nodata: float) -> None:
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
-    group.create_array(
-        name,
-        shape=shape,
-        chunks=(chunk, chunk),
-        dtype=dtype,
-        fill_value=nodata,
-        # The checksum makes a damaged chunk an error instead of wrong numbers.
-        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
-        dimension_names=("y", "x"),
-    )
-
-
-def _repository(path: Path, *, create: bool = False) -> Any:
-    import icechunk
-
-    # Icechunk warns at each opening that local commits are not safe to run at once; ours hold a lock.
-    icechunk.set_logs_filter("error")
-    storage = icechunk.local_filesystem_storage(str(path))
-    return icechunk.Repository.create(storage) if create else icechunk.Repository.open(storage)
-
-
-def _group(path: Path, session: Any = None) -> Any:
-    import zarr
-
-    if session is not None:
-        return zarr.open_group(session.store, mode="r+")
-    return zarr.open_group(_repository(path).readonly_session("main").store, mode="r")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip(" x|") for line in str(error).strip().splitlines()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _slices(window: PixelWindow) -> tuple[slice, slice]:
+    return slice(*window.rows), slice(*window.columns)

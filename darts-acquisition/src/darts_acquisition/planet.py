@@ -62,6 +62,19 @@ def load_planet_scene(fpath: Path | str) -> xr.Dataset:
     return _dataset(values, geobox).assign_attrs(attrs | _sun(files.metadata))
 
 
+def planet_geobox(fpath: Path | str) -> GeoBox:
+    """Return the grid of a Planet scene or orthotile, of which the header alone is read.
+
+    Args:
+        fpath: the folder of the scene or orthotile.
+
+    Raises:
+        ConfigError, MissingDataError, StoreError: as for `load_planet_scene`.
+    """
+    with open_raster(planet_files(Path(fpath)).reflectance) as source:
+        return raster_geobox(source)
+
+
 def load_planet_masks(fpath: Path | str) -> xr.Dataset:
     """Return `quality_data_mask` and `planet_udm` (uint8, y, x) of a Planet scene or orthotile.
 
@@ -140,7 +153,7 @@ def _sun_of(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
         # As the data service writes an item: the values lie under "properties".
-        values = {**content, **content.get("properties", {})}
+        values = {**content, **(content.get("properties") or {})}
         angles = {
             "azimuth": check_angle(_known(values.get("sun_azimuth")), "sun_azimuth", 0, 360),
             "elevation": check_angle(_known(values.get("sun_elevation")), "sun_elevation", -90, 90),

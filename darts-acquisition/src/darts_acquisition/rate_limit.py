@@ -21,3 +21,16 @@ class RateLimit:
             start = max(now, self._next)
             self._next = start + self._interval
         time.sleep(start - now)
+
+
+_shared: dict[str, tuple[float | None, RateLimit]] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_limit(server: str, per_second: float | None) -> RateLimit:
+    """Return the one limit of this process for a server; another rate than before takes its place from then on."""
+    with _shared_lock:
+        known = _shared.get(server)
+        if known is None or known[0] != per_second:
+            known = _shared[server] = per_second, RateLimit(per_second)
+        return known[1]

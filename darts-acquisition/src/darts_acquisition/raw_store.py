@@ -1,6 +1,8 @@
 """The raw data store: one Zarr v3 group a scene, digital numbers as delivered, complete or absent."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,19 +135,14 @@ def add_bands(
     Raises:
         MissingDataError: the scene is not there.
         GridMismatchError: the bands are on another grid.
+        StoreError: the store cannot be written; the scene is as it was.
     """
-    path = scene_path(store, prefix, scene_id)
-    with locked(path):
-        scene = RawScene.open(path, scene_id)
+    with updating_scene(store, prefix, scene_id) as update:
+        scene = RawScene.open(update.path, scene_id)
         if dn.odc.geobox != scene.info.geobox:
-            raise GridMismatchError(f"scene {scene_id}: new bands are on another grid than {path}")
-        for name in map(str, dn.data_vars):
-            remove_leftovers(path / name)
-            with replacing(path / name) as temporary:
-                writer = SceneWriter(temporary.parent, scene.info, folders={name: temporary.name})
-                _add_dataset(writer, dn[[name]], scale, offset)
-        remove_leftovers(path / "zarr.json")
-        scene.write_bands([*scene.bands, *(str(name) for name in dn.data_vars if name not in scene.bands)])
+            raise GridMismatchError(f"scene {scene_id}: new bands are on another grid than {update.path}")
+        with update.writing(scene.info) as writer:
+            _add_dataset(writer, dn, scale, offset)
 
 
 @contextmanager
@@ -156,34 +153,132 @@ def new_scene(store: Path | str, prefix: str, info: SceneInfo, *, overwrite: boo
         ConfigError: the scene exists and `overwrite` is not set, or its metadata cannot work.
         StoreError: the store cannot be written.
     """
-    path = scene_path(store, prefix, info.scene_id)
     info.check()
-    with locked(path):
-        remove_leftovers(path)
+    with _held(scene_path(store, prefix, info.scene_id)) as path:
         if path.exists() and not overwrite:
             raise ConfigError(f"scene {info.scene_id} is in the store already ({path}); pass overwrite to replace it")
+        with _writing_new(path, info) as writer:
+            yield writer
+
+
+@contextmanager
+def updating_scene(store: Path | str, prefix: str, scene_id: str) -> Iterator["SceneUpdate"]:
+    """Hold a scene, there or not, against other writers, among all processes that share the store; waits for its turn.
+
+    What interrupted writers left is removed. Inside the block look at what the scene lacks, fetch that alone, and write
+    it with `SceneUpdate.writing`.
+
+    Raises:
+        StoreError: the store cannot be written, or the scene in it is damaged.
+    """
+    with _held(scene_path(store, prefix, scene_id)) as path:
+        there = (path / "zarr.json").is_file()
+        yield SceneUpdate(path, scene_id, RawScene.open(path, scene_id) if there else None)
+
+
+@dataclass(frozen=True)
+class SceneUpdate:
+    """A scene that is held against other writers; see `updating_scene`."""
+
+    path: Path
+    scene_id: str
+    scene: RawScene | None
+    """The scene as it is, None where it is absent."""
+
+    def missing(self, bands: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `bands` that the store lacks."""
+        have = () if self.scene is None else self.scene.bands
+        return tuple(band for band in bands if band not in have)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give an empty folder on the file system of the store; it goes when the block ends.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        folder = _scratch(self.path)
+        with _as_store_error(self.scene_id, folder):
+            folder.mkdir()
         try:
-            with replacing(path) as temporary:
-                zarr.create_group(temporary, zarr_format=3)
-                writer = SceneWriter(temporary, info)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def writing(self, info: SceneInfo) -> Iterator["SceneWriter"]:
+        """Give a writer for bands; they count as there, all of them together, when the block ends well.
+
+        Raises:
+            GridMismatchError: the scene is there, on another grid.
+            StoreError: the store cannot be written; the scene is as it was.
+        """
+        info.check()
+        if self.scene is None:
+            with _writing_new(self.path, info) as writer:
                 yield writer
-                if not writer.bands:
-                    raise ConfigError(f"scene {info.scene_id} has no bands to write")
-                zarr.open_group(temporary, mode="r+").attrs.update(info.to_attrs(writer.bands))
-        except DartsError:
-            raise
-        except OSError as error:
-            raise StoreError(f"scene {info.scene_id}: cannot write {path}: {error.strerror or error}") from error
+            return
+        if info.geobox != self.scene.info.geobox:
+            raise GridMismatchError(f"scene {self.scene_id}: new bands are on another grid than {self.path}")
+        with _writing_more(self.path, self.scene) as writer:
+            yield writer
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Path]:
+    """Hold the lock of a scene and remove what interrupted writers left."""
+    with locked(path):
+        remove_leftovers(path)
+        shutil.rmtree(_scratch(path), ignore_errors=True)
+        yield path
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.scratch")
+
+
+@contextmanager
+def _writing_new(path: Path, info: SceneInfo) -> Iterator["SceneWriter"]:
+    with _as_store_error(info.scene_id, path), replacing(path) as temporary:
+        zarr.create_group(temporary, zarr_format=3)
+        writer = SceneWriter(temporary, info)
+        yield writer
+        if not writer.bands:
+            raise ConfigError(f"scene {info.scene_id} has no bands to write")
+        zarr.open_group(temporary, mode="r+").attrs.update(info.to_attrs(writer.bands))
+
+
+@contextmanager
+def _writing_more(path: Path, scene: RawScene) -> Iterator["SceneWriter"]:
+    with _as_store_error(scene.info.scene_id, path):
+        remove_leftovers(path / "zarr.json")
+        writer = SceneWriter(path, scene.info, listed=True)
+        yield writer
+        scene.write_bands([*scene.bands, *(name for name in writer.bands if name not in scene.bands)])
+
+
+@contextmanager
+def _as_store_error(scene_id: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DartsError:
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StoreError(
+            f"scene {scene_id}: cannot write {path}: {error.strerror or error}. Nothing was left behind."
+            + (" Free space on that disk, or choose another store." if full else "")
+        ) from error
 
 
 @dataclass
 class SceneWriter:
-    """Writes the bands of a scene below a folder that is not visible yet."""
+    """Writes the bands of a scene into its folder."""
 
     folder: Path
     info: SceneInfo
-    folders: Mapping[str, str] | None = None
-    """Names of folders, where a band is to lie under another than its own."""
+    listed: bool = False
+    """The folder is that of a scene which is there: each band is put in place whole, and its name listed later."""
 
     def __post_init__(self) -> None:
         self.bands: list[str] = []
@@ -212,23 +307,36 @@ class SceneWriter:
         scaling: dict[str, Any] = (
             {} if scale is None or offset is None else {"scale": _number(scale), "offset": _number(offset)}
         )
-        array = zarr.create_array(
-            self.folder / (self.folders or {}).get(name, name),
-            shape=self.info.geobox.shape.yx,
-            chunks=tuple(min(CHUNK_PX, side) for side in self.info.geobox.shape.yx),
-            dtype=dtype,
-            fill_value=0,
-            # The checksum makes a damaged chunk an error instead of wrong numbers.
-            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
-            attributes=scaling,
-            dimension_names=("y", "x"),
-            # A chunk of zeros is written too: then a chunk file that is missing is damage, not nodata.
-            config={"write_empty_chunks": True},
-            zarr_format=3,
-        )
-        for rows, values in strips:
-            array[rows] = values
+        with self._place(name) as folder:
+            array = zarr.create_array(
+                folder,
+                shape=self.info.geobox.shape.yx,
+                chunks=tuple(min(CHUNK_PX, side) for side in self.info.geobox.shape.yx),
+                dtype=dtype,
+                fill_value=0,
+                # The checksum makes a damaged chunk an error instead of wrong numbers.
+                compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+                attributes=scaling,
+                dimension_names=("y", "x"),
+                # A chunk of zeros is written too: then a chunk file that is missing is damage, not nodata.
+                config={"write_empty_chunks": True},
+                zarr_format=3,
+            )
+            rows_written = 0
+            for rows, values in strips:
+                array[rows] = values
+                rows_written += len(values)
+        assert rows_written == self.info.geobox.shape.y, (name, rows_written)
         self.bands.append(name)
+
+    @contextmanager
+    def _place(self, name: str) -> Iterator[Path]:
+        if not self.listed:
+            yield self.folder / name
+            return
+        remove_leftovers(self.folder / name)
+        with replacing(self.folder / name) as temporary:
+            yield temporary
 
 
 def plain_name(name: Any, what: str) -> str:

@@ -1,7 +1,8 @@
 """Sentinel-2 scenes from the raw data store to tiles: reflectance, scene classification, quality."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -13,99 +14,92 @@ from odc.geo.xr import xr_coords
 from darts_acquisition import raw_store
 from darts_acquisition.quality import quality_from_scl, quality_from_valid
 from darts_acquisition.raw_scene import RawScene
-from darts_acquisition.scene_ids import baseline_has_offset, parse_cdse_id, parse_gee_id
+from darts_acquisition.scene_ids import SceneId, baseline_has_offset, parse_gee_id
+from darts_acquisition.stac_items import BASELINE_OFFSET, SCALE
 from darts_acquisition.times import iso_utc
 from darts_utils import bands as band_table
 from darts_utils.arrays import Device, resolve_array_device, to_device
-from darts_utils.errors import ConfigError, MissingBandError, MissingDataError, NotBuiltError, StoreError
+from darts_utils.errors import ConfigError, MissingBandError, MissingDataError, StoreError
 
-SCALE = 1e-4
-BASELINE_OFFSET = -0.1
-"""Reflectance = DN × SCALE, and this added from processing baseline 04.00 on, where a store has no scale and offset."""
-
-CDSE_BANDS: Mapping[str, str] = MappingProxyType(
-    {"B02_10m": "blue", "B03_10m": "green", "B04_10m": "red", "B08_10m": "nir"}
-)
-"""Asset name → common name, as the Copernicus Data Space names them."""
-CDSE_OTHER_BANDS: Mapping[str, str] = MappingProxyType(
-    {
-        "B01_20m": "coastal",
-        "B05_20m": "rededge071",
-        "B06_20m": "rededge075",
-        "B07_20m": "rededge078",
-        "B8A_20m": "nir08",
-        "B09_60m": "nir09",
-        "B11_20m": "swir16",
-        "B12_20m": "swir22",
-    }
-)
 GEE_BANDS: Mapping[str, str] = MappingProxyType({"B2": "blue", "B3": "green", "B4": "red", "B8": "nir"})
 """Band name → common name, as Earth Engine names them."""
 IMPORT_BANDS: Mapping[str, str] = MappingProxyType({name: name for name in ("blue", "green", "red", "nir")})
 
-_SCL = {raw_store.CDSE: "SCL_20m", raw_store.GEE: "SCL", raw_store.IMPORT: "scl"}
-_SOURCE = {
-    raw_store.CDSE: "Sentinel-2 Level-2A, Copernicus Data Space",
-    raw_store.GEE: "Sentinel-2 Level-2A, Google Earth Engine",
-    raw_store.IMPORT: "imported scene",
-}
-_ADVICE = {
-    raw_store.CDSE: "`darts prepare-data sentinel2 --optical`, with internet, fetches it",
-    raw_store.GEE: "`darts prepare-data sentinel2 --raw-data-source gee --optical`, with internet, fetches it",
-    raw_store.IMPORT: "`darts import-scene` puts a GeoTIFF of yours there",
-}
-_NOT_BUILT = (
-    "Downloads are not built yet: put the scene into the raw data store with `darts import-scene`, "
-    "or work on data that is on disk already (offline)."
+
+@dataclass(frozen=True, kw_only=True)
+class SceneKind:
+    """How the scenes under one prefix of the raw data store are to be read."""
+
+    prefix: str
+    scl: str
+    """Asset name of the scene classification."""
+    data_source: str
+    """Stands in the attributes of every band."""
+    advice: str
+    """What to do where the store lacks something; ends a sentence."""
+    needs_scl: bool = True
+    """A scene without its classification is not complete."""
+    offset_by_baseline: bool = True
+    """Where the store has no scale and offset, the processing baseline decides; else there is no offset."""
+    parse_id: Callable[[str], SceneId] | None = None
+    """Reads time and baseline off the id, where the store has them not."""
+
+
+GEE_SCENES = SceneKind(
+    prefix=raw_store.GEE,
+    scl="SCL",
+    data_source="Sentinel-2 Level-2A, Google Earth Engine",
+    advice="`darts prepare-data sentinel2 --raw-data-source gee --optical`, with internet, fetches it",
+    # Digital numbers of the harmonised collection carry no offset at any processing baseline.
+    offset_by_baseline=False,
+    parse_id=parse_gee_id,
 )
-_NOT_SEARCHED = "Search is not built yet: name the scenes by id (`scene_ids`) and have them in the raw data store."
+IMPORTED_SCENES = SceneKind(
+    prefix=raw_store.IMPORT,
+    scl="scl",
+    data_source="imported scene",
+    advice="`darts import-scene` puts a GeoTIFF of yours there",
+    needs_scl=False,
+)
 
 
-def load_cdse_s2_sr_scene(
-    s2item: Any,
-    bands_mapping: Mapping[str, str] = CDSE_BANDS,
-    store: Path | str | None = None,
-    aws_profile_name: str = "default",
-    offline: bool = False,
-    device: Device = None,
+def load_scene_tile(
+    kind: SceneKind, scene_id: str, bands_mapping: Mapping[str, str], store: Path | str | None, device: Device = None
 ) -> xr.Dataset:
-    """Return a Sentinel-2 Level-2A scene of the Copernicus Data Space as a tile.
+    """Return a scene of the raw data store as a tile.
 
     The bands of `bands_mapping` (asset name → common name) are float32 reflectance, NaN where the digital number is 0;
-    `s2_scl` and `quality_data_mask` (0, 1, 2) are uint8. Reflectance goes by the stored scale and offset, else by the
-    processing baseline. Attributes: see the data contract (`azimuth`, `elevation`, `tile_id`, …).
-
-    Args:
-        s2item: a STAC item or its id.
-        bands_mapping: what to load; the scene classification always comes with it.
-        store: folder of the raw data store.
-        aws_profile_name: AWS profile with the keys for downloads.
-        offline: never touch the network.
-        device: where the arrays shall live; None: the best there is.
+    `s2_scl` (where there is one) and `quality_data_mask` (0, 1, 2) are uint8. Reflectance goes by the stored scale and
+    offset, else by the processing baseline. Attributes: see the data contract (`azimuth`, `elevation`, `tile_id`, …).
 
     Raises:
-        MissingDataError, MissingBandError: offline, and the store lacks the scene or a band.
-        NotBuiltError: not offline, and the store lacks it: downloads come later.
+        MissingDataError, MissingBandError: the store lacks the scene or a band; says how to get it.
+        ConfigError: `bands_mapping` cannot work, or there is no store.
         StoreError, GridMismatchError: the stored scene is damaged.
     """
-    scene_id = item_id(s2item)
-    return _load(raw_store.CDSE, scene_id, bands_mapping, store, offline, device)
+    if store is None:
+        raise ConfigError("offline, scenes come from the raw data store: pass its folder as `store`")
+    optical = optical_bands(bands_mapping)
+    scene = _open(kind, scene_id, [*optical, *([kind.scl] if kind.needs_scl else [])], store)
+    target = resolve_array_device(device)
 
-
-def load_gee_s2_sr_scene(
-    s2item: Any,
-    bands_mapping: Mapping[str, str] = GEE_BANDS,
-    store: Path | str | None = None,
-    offline: bool = False,
-    device: Device = None,
-) -> xr.Dataset:
-    """Return a Sentinel-2 Level-2A scene of Earth Engine as a tile; see `load_cdse_s2_sr_scene`.
-
-    Where the store has no scale and offset, the scene is of the harmonised collection, whose digital numbers carry no
-    offset at any processing baseline.
-    """
-    scene_id = item_id(s2item).rpartition("/")[2]
-    return _load(raw_store.GEE, scene_id, bands_mapping, store, offline, device)
+    tile: dict[str, xr.DataArray] = {}
+    with _on(target) as xp:
+        valid = xp.ones(scene.info.geobox.shape.yx, bool)
+        for asset, name in optical.items():
+            tile[name] = _variable(_read_reflectance(scene, asset, kind, valid, target, xp), name, kind)
+        if kind.scl in scene.bands:
+            classes = to_device(_read_classes(scene, kind.scl), target)
+            tile["s2_scl"] = _variable(classes, "s2_scl", kind)
+            quality = quality_from_scl(classes, valid)
+        else:
+            quality = quality_from_valid(valid)
+        tile["quality_data_mask"] = _variable(quality, "quality_data_mask", kind)
+    return xr.Dataset(
+        tile,
+        coords=xr_coords(scene.info.geobox, dims=("y", "x")),
+        attrs=_attrs(scene, kind) | {"quality_source": "SCL" if "s2_scl" in tile else "valid pixels"},
+    )
 
 
 def load_imported_scene(
@@ -114,55 +108,12 @@ def load_imported_scene(
     bands_mapping: Mapping[str, str] = IMPORT_BANDS,
     device: Device = None,
 ) -> xr.Dataset:
-    """Return a scene that `import_scene` put into the store as a tile; see `load_cdse_s2_sr_scene`.
+    """Return a scene that `import_scene` put into the store as a tile; see `load_scene_tile`.
 
     Without a scene classification there is no `s2_scl`, and quality is 2 where all bands are valid
     (`quality_source`: valid pixels).
     """
-    return _load(raw_store.IMPORT, scene_id, bands_mapping, store, True, device)
-
-
-def download_cdse_s2_sr_scene(
-    s2item: Any,
-    store: Path | str,
-    bands_mapping: Mapping[str, str] = CDSE_BANDS,
-    aws_profile_name: str = "default",
-) -> None:
-    """Download a scene of the Copernicus Data Space into the store (not built yet)."""
-    raise NotBuiltError(_NOT_BUILT)
-
-
-def download_gee_s2_sr_scene(s2item: Any, store: Path | str, bands_mapping: Mapping[str, str] = GEE_BANDS) -> None:
-    """Download a scene of Earth Engine into the store (not built yet)."""
-    raise NotBuiltError(_NOT_BUILT)
-
-
-def search_cdse_s2_sr(
-    intersects: Any = None,
-    tiles: list[str] | None = None,
-    start_date: str | None = None,
-    end_date: str | None = None,
-    max_cloud_cover: int | None = 10,
-    max_snow_cover: int | None = 10,
-    months: list[int] | None = None,
-    years: list[int] | None = None,
-) -> dict[str, Any]:
-    """Return the scenes of the Copernicus Data Space that fit, id → item (not built yet)."""
-    raise NotBuiltError(_NOT_SEARCHED)
-
-
-def search_gee_s2_sr(
-    intersects: Any = None,
-    tiles: list[str] | None = None,
-    start_date: str | None = None,
-    end_date: str | None = None,
-    max_cloud_cover: int | None = 10,
-    max_snow_cover: int | None = 10,
-    months: list[int] | None = None,
-    years: list[int] | None = None,
-) -> dict[str, Any]:
-    """Return the scenes of Earth Engine that fit, id → item (not built yet)."""
-    raise NotBuiltError(_NOT_SEARCHED)
+    return load_scene_tile(IMPORTED_SCENES, scene_id, bands_mapping, store, device)
 
 
 def item_id(s2item: Any) -> str:
@@ -177,56 +128,12 @@ def item_id(s2item: Any) -> str:
     return scene_id.removesuffix(".SAFE")
 
 
-def _load(
-    prefix: str,
-    scene_id: str,
-    bands_mapping: Mapping[str, str],
-    store: Path | str | None,
-    offline: bool,
-    device: Device,
-) -> xr.Dataset:
-    optical = _optical_bands(bands_mapping)
-    scl = _SCL[prefix]
-    needed = [*optical, *([] if prefix == raw_store.IMPORT else [scl])]
-    scene = _open(prefix, scene_id, needed, store, offline)
-    target = resolve_array_device(device)
+def optical_bands(bands_mapping: Mapping[str, str]) -> dict[str, str]:
+    """Return a mapping from asset name to common name without the scene classification.
 
-    tile: dict[str, xr.DataArray] = {}
-    with _on(target) as xp:
-        valid = xp.ones(scene.info.geobox.shape.yx, bool)
-        for asset, name in optical.items():
-            tile[name] = _variable(_read_reflectance(scene, asset, prefix, valid, target, xp), name, prefix)
-        if scl in scene.bands:
-            classes = to_device(_read_classes(scene, scl), target)
-            tile["s2_scl"] = _variable(classes, "s2_scl", prefix)
-            quality = quality_from_scl(classes, valid)
-        else:
-            quality = quality_from_valid(valid)
-        tile["quality_data_mask"] = _variable(quality, "quality_data_mask", prefix)
-    return xr.Dataset(
-        tile,
-        coords=xr_coords(scene.info.geobox, dims=("y", "x")),
-        attrs=_attrs(scene, prefix) | {"quality_source": "SCL" if "s2_scl" in tile else "valid pixels"},
-    )
-
-
-def _open(prefix: str, scene_id: str, needed: list[str], store: Path | str | None, offline: bool) -> RawScene:
-    """Return the scene if the store has all of `needed`; else say what is missing and what to do."""
-    if store is None:
-        if offline:
-            raise ConfigError("offline, scenes come from the raw data store: pass its folder as `store`")
-        raise NotBuiltError(_NOT_BUILT)
-    try:
-        scene = raw_store.open_scene(store, prefix, scene_id)
-        scene.require(*needed)
-    except (MissingDataError, MissingBandError) as error:
-        if offline:
-            raise type(error)(f"{error}; {_ADVICE[prefix]}") from error
-        raise NotBuiltError(f"{error}. {_NOT_BUILT}") from error
-    return scene
-
-
-def _optical_bands(bands_mapping: Mapping[str, str]) -> dict[str, str]:
+    Raises:
+        ConfigError: it is no mapping, names no band or one twice, or one that is no optical band.
+    """
     if not isinstance(bands_mapping, Mapping):
         raise ConfigError(f"bands_mapping must map asset names to common names, got {bands_mapping!r}")
     optical = {asset: name for asset, name in bands_mapping.items() if name != "s2_scl"}
@@ -238,13 +145,23 @@ def _optical_bands(bands_mapping: Mapping[str, str]) -> dict[str, str]:
     return optical
 
 
-def _read_reflectance(scene: RawScene, asset: str, prefix: str, valid: Any, device: str, xp: ModuleType) -> Any:
+def _open(kind: SceneKind, scene_id: str, needed: list[str], store: Path | str) -> RawScene:
+    """Return the scene if the store has all of `needed`; else say what is missing and what to do."""
+    try:
+        scene = raw_store.open_scene(store, kind.prefix, scene_id)
+        scene.require(*needed)
+    except (MissingDataError, MissingBandError) as error:
+        raise type(error)(f"{error}; {kind.advice}") from error
+    return scene
+
+
+def _read_reflectance(scene: RawScene, asset: str, kind: SceneKind, valid: Any, device: str, xp: ModuleType) -> Any:
     """Return a band as float32 reflectance with NaN for DN 0, and clear `valid` there."""
     if scene.dtype(asset) != np.uint16:
         raise StoreError(
             f"scene {scene.info.scene_id}: {scene.path / asset} is {scene.dtype(asset)}, no digital numbers"
         )
-    scale, offset = _scaling(scene, asset, prefix)
+    scale, offset = _scaling(scene, asset, kind)
     reflectance = xp.empty(valid.shape, "float32")
     for rows, host_dn in scene.strips(asset):
         dn = to_device(host_dn, device)
@@ -263,17 +180,17 @@ def _read_classes(scene: RawScene, asset: str) -> np.ndarray:
     return np.concatenate([classes for _, classes in scene.strips(asset)])
 
 
-def _scaling(scene: RawScene, asset: str, prefix: str) -> tuple[float, float]:
+def _scaling(scene: RawScene, asset: str, kind: SceneKind) -> tuple[float, float]:
     """Return scale and offset: the stored ones, else those of the processing baseline."""
     stored = scene.scaling(asset)
     if stored is not None:
         return stored
-    if prefix == raw_store.GEE:
+    if not kind.offset_by_baseline:
         return SCALE, 0.0
     baseline = scene.info.processing_baseline
-    if baseline is None and prefix == raw_store.CDSE:
+    if baseline is None and kind.parse_id is not None:
         with contextlib.suppress(ConfigError):
-            baseline = parse_cdse_id(scene.info.scene_id).processing_baseline
+            baseline = kind.parse_id(scene.info.scene_id).processing_baseline
     if baseline is None:
         raise StoreError(
             f"scene {scene.info.scene_id}, band {asset}: {scene.path} gives neither scale and offset nor a processing "
@@ -282,13 +199,12 @@ def _scaling(scene: RawScene, asset: str, prefix: str) -> tuple[float, float]:
     return SCALE, BASELINE_OFFSET if baseline_has_offset(baseline) else 0.0
 
 
-def _attrs(scene: RawScene, prefix: str) -> dict[str, Any]:
+def _attrs(scene: RawScene, kind: SceneKind) -> dict[str, Any]:
     info = scene.info
     acquired = info.acquired
-    if acquired is None and prefix != raw_store.IMPORT:
-        parse = parse_cdse_id if prefix == raw_store.CDSE else parse_gee_id
+    if acquired is None and kind.parse_id is not None:
         with contextlib.suppress(ConfigError):
-            acquired = parse(info.scene_id).acquired
+            acquired = kind.parse_id(info.scene_id).acquired
     attrs = {
         "azimuth": info.sun_azimuth,
         "elevation": info.sun_elevation,
@@ -300,8 +216,8 @@ def _attrs(scene: RawScene, prefix: str) -> dict[str, Any]:
     return {name: value for name, value in attrs.items() if value is not None}
 
 
-def _variable(values: Any, name: str, prefix: str) -> xr.DataArray:
-    return band_table.describe(xr.DataArray(values, dims=("y", "x")), name, _SOURCE[prefix])
+def _variable(values: Any, name: str, kind: SceneKind) -> xr.DataArray:
+    return band_table.describe(xr.DataArray(values, dims=("y", "x")), name, kind.data_source)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The command line. Commands are registered by import path, so that `darts --help` loads next to nothing."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
 
 LATER_OPTIONS = frozenset(
-    {"dry-run", "executor", "devices", "shard", "memory-budget", "skip-failed", "max-failures", "fail-fast", "log-json"}
+    {"executor", "devices", "shard", "memory-budget", "skip-failed", "max-failures", "fail-fast", "log-json"}
 )
 """Documented options that later versions bring."""
 
@@ -54,9 +55,15 @@ app.command(
     help="Put one's own GeoTIFF into the raw data store.",
 )
 app.command("darts.commands.env_info:env_info", name="env-info", help="Show versions, devices, memory and folders.")
-prepare_data.command("darts.commands.later:prepare_data", name="sentinel2", help="Download Sentinel-2 data (later).")
 prepare_data.command(
-    "darts.commands.later:prepare_data", name="planet", help="Download Planet's auxiliary data (later)."
+    "darts.commands.prepare_data:sentinel2",
+    name="sentinel2",
+    help="Download the scenes and auxiliary data that an offline run of Sentinel-2 scenes needs.",
+)
+prepare_data.command(
+    "darts.commands.prepare_data:planet",
+    name="planet",
+    help="Download the auxiliary data that an offline run of Planet images needs.",
 )
 model.command("darts.commands.later:model", name="info", help="Show a checkpoint's card (later).")
 model.command("darts.commands.later:model", name="convert", help="Convert an older checkpoint (later).")
@@ -112,7 +119,13 @@ def run_command_line(tokens: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `darts` command."""
-    sys.exit(run_command_line(sys.argv[1:]))
+    code = run_command_line(sys.argv[1:])
+    if code == EXIT_INTERRUPTED:
+        # Downloads that run in threads would be waited for; what they leave half done counts as absent.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _explain(error: CycloptsError) -> str:

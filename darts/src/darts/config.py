@@ -1,5 +1,7 @@
 """The configuration file: TOML, table `[darts]`, a sub-table per command path.
 
+Options that belong together are a table of their own (`[darts.stac]`), on the command line `--stac.endpoint` and so on.
+
 A key in a command's own sub-table (`[darts.run.sentinel2]`) must be one of its parameters. A key in `[darts]` or in a
 table on the way is shared by the commands below it: one that the command at hand does not know is passed over when
 another command knows it, and named in a warning when none does.
@@ -35,7 +37,7 @@ class ConfigFile:
         names = {name.removeprefix("--") for argument in arguments for name in argument.names if name.startswith("--")}
         for depth in range(len(commands), -1, -1):
             path = commands[:depth]
-            values = self._values(path)
+            values = self._values(path, names)
             where = ".".join(("darts", *path))
             if unknown := sorted(set(values) - names):
                 self._judge(unknown, names, where, own=depth == len(commands))
@@ -44,14 +46,30 @@ class ConfigFile:
                 chosen, f"{self.path} [{where}]", arguments, app.app_stack.stack[-1], root_keys=(), allow_unknown=False
             )
 
-    def _values(self, path: tuple[str, ...]) -> dict[str, Any]:
-        """Return the plain keys of a table, without the tables below it."""
+    def _values(self, path: tuple[str, ...], names: set[str]) -> dict[str, Any]:
+        """Return the keys of a table, without the tables of commands below it.
+
+        A table that groups options of the command (`stac`, with `stac.endpoint` …) is given as a whole.
+        """
         table: Any = self.table
         for key in path:
             table = table.get(key, {})
             if not isinstance(table, Mapping):
                 raise ConfigError(f"{self.path}: [darts.{'.'.join(path)}] must be a table, got {table!r}")
-        return {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+        values: dict[str, Any] = {}
+        for key, value in table.items():
+            if not isinstance(value, Mapping):
+                values[key] = value
+            elif any(name.startswith(f"{key}.") for name in names):
+                self._check_group(key, value, names, ".".join(("darts", *path)))
+                values[key] = value
+        return values
+
+    def _check_group(self, group: str, table: Mapping[str, Any], names: set[str], where: str) -> None:
+        for key in table:
+            if f"{group}.{key}" not in names:
+                members = {name.removeprefix(f"{group}.") for name in names if name.startswith(f"{group}.")}
+                raise ConfigError(f"{self.path}: unknown key {key!r} in [{where}.{group}]{_nearest(key, members)}")
 
     def _judge(self, unknown: list[str], names: set[str], where: str, *, own: bool) -> None:
         for key in unknown:

@@ -62,6 +62,11 @@ def log_to_file(path: Path) -> logging.Handler:
     return handler
 
 
+def live_console() -> Console | None:
+    """Return the terminal that the log goes to, None where it goes elsewhere or shall be plain."""
+    return next((handler.console for handler in logger.handlers if isinstance(handler, RichHandler)), None)
+
+
 class Reporter(Protocol):
     """Shows how far a run is."""
 
@@ -75,7 +80,7 @@ class Reporter(Protocol):
 @contextmanager
 def reporting(total: int) -> Iterator[Reporter]:
     """Give the reporter that fits where the log goes: a live display on a terminal, else plain lines."""
-    console = next((handler.console for handler in logger.handlers if isinstance(handler, RichHandler)), None)
+    console = live_console()
     if console is None:
         yield _PlainReporter(total)
         return

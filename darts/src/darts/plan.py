@@ -3,8 +3,7 @@
 import hashlib
 import json
 import logging
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +12,25 @@ import pandas as pd
 import xarray as xr
 
 from darts import __version__
+from darts.auxiliary import AuxiliaryOptions
+from darts.needs import TCVIS_BUFFER_PX, dem_buffer_px, needed_features
 from darts.tiles import Source, Tile
 from darts.timings import Timings
 from darts_acquisition import load_arcticdem, load_tcvis
 from darts_ensemble import EnsembleV1
 from darts_export import export_tile, missing_outputs
 from darts_postprocessing import prepare_export
-from darts_preprocessing import FEATURES, preprocess_v2
+from darts_preprocessing import preprocess_v2
 from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
-from darts_utils.errors import ConfigError, MissingBandError
 
 logger = logging.getLogger("darts.plan")
-
-EXPORT_NEEDS = {
-    "dem": ("slope", "relative_elevation", "dem", "aspect", "hillshade", "curvature"),
-    "tcvis": TREND_FEATURES,
-}
-"""Features that an export token stands for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """How tiles are turned into results; the pipelines check and document these fields."""
 
-    arcticdem_path: Path
-    tcvis_path: Path
+    auxiliary: AuxiliaryOptions
     tpi_outer_radius: int
     tpi_inner_radius: int
     patch_size: int
@@ -100,20 +93,22 @@ class Plan:
                 "Loading ArcticDEM",
                 load_arcticdem,
                 optical.odc.geobox,
-                o.arcticdem_path,
+                o.auxiliary.arcticdem_path,
                 self.source.arcticdem_resolution,
-                buffer=self._dem_buffer(optical),
+                buffer=dem_buffer_px(_pixel(optical), o.tpi_outer_radius, self.source.arcticdem_resolution),
                 offline=o.offline,
+                source=o.auxiliary.arcticdem_source,
             )
         if any(name in TREND_FEATURES for name in self.features):
             tcvis = run(
                 "Loading TCVis",
                 load_tcvis,
                 optical.odc.geobox,
-                o.tcvis_path,
+                o.auxiliary.tcvis_path,
                 year=_year(optical),
-                buffer=4,  # the cubic kernel reaches two pixels, rotation and rounding the rest
+                buffer=TCVIS_BUFFER_PX,
                 offline=o.offline,
+                source=o.auxiliary.tcvis_source,
             )
         features = run(
             "Preprocessing",
@@ -186,50 +181,10 @@ class Plan:
             "version": __version__,
         }
 
-    def _dem_buffer(self, optical: xr.Dataset) -> int:
-        """Return the margin, in pixels of the DEM, that covers the TPI radius, the stencils and the cubic kernel."""
-        pixel = max(abs(optical.odc.geobox.resolution.x), abs(optical.odc.geobox.resolution.y))
-        margin_m = self.options.tpi_outer_radius + 3 * pixel
-        # The DEM's grid is turned against the tile's: a corner's margin is longer along the DEM's axes.
-        return math.ceil(math.sqrt(2) * margin_m / self.source.arcticdem_resolution) + 4
 
-
-def needed_features(required_bands: Iterable[str], export_bands: Iterable[str]) -> tuple[str, ...]:
-    """Return the features that the models or the export ask for, in the order of `FEATURES`."""
-    asked = set(required_bands)
-    for token in export_bands:
-        asked.update(EXPORT_NEEDS.get(token, (token,)))
-    return tuple(name for name in FEATURES if name in asked)
-
-
-def check_bands(required_bands: Iterable[str], optical_bands: Iterable[str]) -> None:
-    """Check that every band the models need can be made.
-
-    Raises:
-        MissingBandError: names the bands that neither the source nor preprocessing gives.
-    """
-    possible = {*optical_bands, *FEATURES}
-    if impossible := sorted(set(required_bands) - possible):
-        raise MissingBandError(
-            f"the models need {', '.join(impossible)}, which cannot be made from this source; "
-            f"it gives {', '.join(sorted(possible))}. Choose other models with --model-files."
-        )
-
-
-def model_names(files: Iterable[Path]) -> dict[str, Path]:
-    """Return the models by name, which is the file's stem.
-
-    Raises:
-        ConfigError: a file is missing, or two files have the same stem.
-    """
-    models: dict[str, Path] = {}
-    for file in files:
-        if not file.is_file():
-            raise ConfigError(f"model file {file} does not exist; check --model-files")
-        if file.stem in models:
-            raise ConfigError(f"two models are called {file.stem!r}: {models[file.stem]} and {file}; rename one")
-        models[file.stem] = file
-    return models
+def _pixel(optical: xr.Dataset) -> float:
+    resolution = optical.odc.geobox.resolution
+    return max(abs(resolution.x), abs(resolution.y))
 
 
 def _year(optical: xr.Dataset) -> int | None:

@@ -25,9 +25,7 @@ class RunRecords:
 
     def write_config(self, command: tuple[str, ...], options: Mapping[str, Any]) -> Path:
         """Write the resolved options as a configuration file that the same command can read again."""
-        table: dict[str, Any] = {
-            key.replace("_", "-"): plain for key, value in options.items() if (plain := _plain(value)) is not None
-        }
+        table = _table(options)
         for key in reversed(("darts", *command)):
             table = {key: table}
         target = self._target("config.toml")
@@ -64,4 +62,10 @@ def _plain(value: Any) -> Any:
         return str(value.absolute())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _table({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}) or None
     return value
+
+
+def _table(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): plain for key, value in options.items() if (plain := _plain(value)) is not None}

@@ -1,93 +1,256 @@
-"""`darts import-scene`: one's own GeoTIFF into the raw data store."""
+"""`darts import-scene`: one's own GeoTIFFs and SAFE products into the raw data store."""
 
 import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from darts_utils.errors import ConfigError, NotBuiltError
+from darts_utils.errors import ConfigError, DartsError, MissingDataError
 from darts_utils.paths import DefaultPaths
 
 logger = logging.getLogger("darts.import")
+
+BASIC_BANDS = "blue,green,red,nir"
+SENTINEL2_ID = re.compile(
+    r"(?P<gee>\d{8}T\d{6}_\d{8}T\d{6}_T\d{2}[A-Z]{3})"
+    r"|(?P<cdse>S2[A-Z]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6})"
+)
 
 
 def import_scene(
     files: list[Path],
     /,
     *,
-    acquisition_time: str,
+    acquisition_time: str | None = None,
     scene_id: str | None = None,
-    bands: str = "blue,green,red,nir",
+    bands: str = BASIC_BANDS,
     scale: float | None = None,
-    offset: float = 0.0,
-    nodata: float | None = 0,
+    offset: float | None = None,
+    nodata: float | Literal["none"] | None = None,
     scl: str | None = None,
     sun_azimuth: float | None = None,
     sun_elevation: float | None = None,
-    sensor: str = "Sentinel-2",
+    sensor: str | None = None,
     store: Path | None = None,
     overwrite: bool = False,
     default_dirs: Annotated[DefaultPaths | None, Parameter(name="*")] = None,
 ) -> int:
-    """Put one's own GeoTIFF, or one file a band, into the raw data store.
+    """Put one's own GeoTIFF, Sentinel-2 products (SAFE), or a folder of either into the raw data store.
 
     Run it afterwards with `darts run sentinel2 --raw-data-source import --scene-ids <id> --offline`.
+    Of several scenes, those that fail are named in a table and the others go on (exit code 1); those that are in the
+    store already are skipped.
 
     Parameters
     ----------
     files
-        One file with all bands, or one file a band; all on one grid in a UTM zone or another CRS in metres.
+        One GeoTIFF with all bands, or one a band, all on one grid in a UTM zone or another CRS in metres; or Level-2A
+        products (S2….SAFE folders, or their zip files); or folders that hold products, or GeoTIFFs of one scene each.
     acquisition_time
-        Time of acquisition, such as 2021-08-21T21:00:19Z.
+        Time of acquisition, such as 2021-08-21T21:00:19Z. Products bring their own; so do GeoTIFFs whose name holds
+        the id of a Sentinel-2 scene.
     scene_id
-        Name of the scene; default: the name of the file.
+        Name of the scene; default: the name of the file or product.
     bands
-        Which band is which: names in the order of the bands (blue,green,red,nir; - leaves one out), or names with
-        numbers counted from 1 over all files (blue=1,green=2,red=3,nir=7).
+        GeoTIFF: which band is which, names in the order of the bands (blue,green,red,nir; - leaves one out), or names
+        with numbers counted from 1 over all files (blue=1,green=2,red=3,nir=7). Product: names of the bands to take.
     scale
-        reflectance = value × scale + offset; default: 0.0001 for integers, 1 for floats.
+        GeoTIFF: reflectance = value × scale + offset; default: 0.0001 for integers, 1 for floats.
     offset
-        See scale; -0.1 for Level-2A of processing baseline 04.00 and later.
+        GeoTIFF: see scale; default 0; -0.1 for Level-2A of processing baseline 04.00 and later.
     nodata
-        Value that means missing.
+        GeoTIFF: value that means missing; default 0; none: only what the files declare.
     scl
-        Sentinel-2 scene classification: a file, or the number of a band. Without it, quality is high where all
+        GeoTIFF: Sentinel-2 scene classification, a file or the number of a band. Without it, quality is high where all
         bands are valid.
     sun_azimuth
-        Sun azimuth in degrees; default: computed from place and time.
+        GeoTIFF: sun azimuth in degrees; default: computed from place and time.
     sun_elevation
-        Sun elevation in degrees; default: computed from place and time.
+        GeoTIFF: sun elevation in degrees; default: computed from place and time.
     sensor
-        Name of the sensor.
+        GeoTIFF: name of the sensor; default: Sentinel-2.
     store
         Raw data store; default: input/sentinel2/import-scenes under the large folder.
     overwrite
         Replace a scene of the same name.
     """
-    import darts_acquisition
+    geotiff_options = {
+        "acquisition_time": acquisition_time,
+        "scale": scale,
+        "offset": offset,
+        "nodata": nodata,
+        "scl": scl,
+        "sun_azimuth": sun_azimuth,
+        "sun_elevation": sun_elevation,
+        "sensor": sensor,
+    }
+    store = store or (default_dirs or DefaultPaths()).resolve().sentinel2_scenes("import")
+    given = {name: value for name, value in geotiff_options.items() if value is not None}
+    scenes = list(_scenes(files, store, scene_id, bands, given, overwrite))
+    if [scene.source for scene in scenes] == files[:1]:  # one scene that was named itself: its error is the command's
+        there = scenes[0].is_product and not overwrite and scenes[0].is_there()
+        logger.info("%s %s", "in the store already:" if there else "imported into", scenes[0].put())
+        return 0
+    return _import_all(scenes, overwrite)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One scene to import."""
+
+    source: Path
+    is_product: bool
+    is_there: Callable[[], bool]
+    """Whether the store has all of it."""
+    put: Callable[[], Path]
+    """Import it and return its folder in the store."""
+
+
+def _scenes(
+    files: Sequence[Path], store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
+) -> Iterator[_Scene]:
+    """Yield the scenes that the arguments name, or that lie in the folders which they name."""
+    from darts_acquisition.import_safe import find_safe_products, is_safe
 
     for file in files:
-        if file.suffix.upper() == ".SAFE":
-            raise NotBuiltError(f"{file}: SAFE products are not built yet in this version; give the band files")
-    store = store or (default_dirs or DefaultPaths()).resolve().sentinel2_scenes("import")
-    path = darts_acquisition.import_scene(
-        files,
-        store,
-        scene_id,
-        bands=_bands(bands),
-        scale=scale,
-        offset=offset,
-        nodata=nodata,
-        scl=int(scl) if scl and scl.isdigit() else scl,
-        acquisition_time=acquisition_time,
-        sun_azimuth=sun_azimuth,
-        sun_elevation=sun_elevation,
-        sensor=sensor,
-        overwrite=overwrite,
+        if not file.exists():
+            raise MissingDataError(f"there is no file or folder {file}")
+    products = [file for file in files if is_safe(file)]
+    folders = [file for file in files if file.is_dir() and file not in products]
+    rasters = [file for file in files if file not in products and file not in folders]
+    if rasters:
+        if products or folders:
+            other = (products + folders)[0]
+            raise ConfigError(f"{rasters[0]} and {other}: import files, and products or folders, one after the other")
+        yield _geotiff(rasters, store, scene_id, bands, given, overwrite)
+        return
+    singles = []
+    for folder in folders:
+        found = find_safe_products(folder)
+        products += found
+        tifs = [] if found else [path for path in sorted(folder.iterdir()) if _is_geotiff(path)]
+        singles += tifs
+        if not found and not tifs:
+            raise MissingDataError(f"{folder} holds neither Sentinel-2 products (S2….SAFE, .zip) nor GeoTIFFs")
+    if scene_id is not None and len(products) + len(singles) > 1:
+        raise ConfigError(f"scene_id {scene_id!r} cannot name {len(products) + len(singles)} scenes; leave it out")
+    if len(singles) > 1 and not str(given.get("scl", "0")).isdigit():
+        raise ConfigError(f"scl {given['scl']} is one file for {len(singles)} scenes; give the number of a band")
+    for product in dict.fromkeys(products):
+        yield _product(product, store, scene_id, bands, given, overwrite)
+    for path in singles:
+        yield _geotiff([path], store, scene_id, bands, given, overwrite)
+
+
+def _is_geotiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".") and path.is_file()
+
+
+def _product(
+    product: Path, store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
+) -> _Scene:
+    from darts_acquisition import IMPORT, missing_bands
+    from darts_acquisition.import_safe import SCL, import_safe, safe_scene_id
+
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} cannot be given for {product.name}: a product brings time, sun, scaling and "
+            "classification with it"
+        )
+    names = _bands(bands)
+    if not isinstance(names, list) or None in names:
+        raise ConfigError(f"bands: for products give names alone, such as blue,green,red,nir,swir16; got {bands!r}")
+    wanted = [str(name) for name in names]
+    name = scene_id or safe_scene_id(product)
+
+    return _Scene(
+        product,
+        is_product=True,
+        is_there=lambda: not missing_bands(store, IMPORT, name, (*wanted, SCL)),
+        put=lambda: import_safe(product, store, name, bands=wanted, overwrite=overwrite),
     )
-    logger.info("imported into %s", path)
-    return 0
+
+
+def _geotiff(
+    files: Sequence[Path], store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
+) -> _Scene:
+    import darts_acquisition
+
+    numbers = _bands(bands)
+    options = {name: value for name, value in given.items() if name != "acquisition_time"}
+    if "scl" in options and options["scl"].isdigit():
+        options["scl"] = int(options["scl"])
+    if options.get("nodata") == "none":
+        options["nodata"] = None
+
+    def put() -> Path:
+        time = given.get("acquisition_time") or _time_in_name(files[0])
+        return darts_acquisition.import_scene(
+            files, store, scene_id, bands=numbers, acquisition_time=time, overwrite=overwrite, **options
+        )
+
+    name = scene_id or files[0].stem
+    return _Scene(
+        files[0],
+        is_product=False,
+        is_there=lambda: darts_acquisition.scene_exists(store, darts_acquisition.IMPORT, name),
+        put=put,
+    )
+
+
+def _time_in_name(file: Path) -> str:
+    """Return the time that a Sentinel-2 id in a file's name gives."""
+    from darts_acquisition import parse_cdse_id, parse_gee_id
+
+    match = SENTINEL2_ID.search(file.stem)
+    if match is None:
+        raise ConfigError(
+            f"{file}: give the time of acquisition, such as --acquisition-time 2021-08-21T21:00:19Z; "
+            "its name holds no Sentinel-2 id that would tell it"
+        )
+    found = parse_gee_id(match["gee"]) if match["gee"] else parse_cdse_id(match["cdse"])
+    logger.info("%s: acquired %s, by its name", file.name, found.acquired.isoformat())
+    return found.acquired.isoformat()
+
+
+def _import_all(scenes: Sequence[_Scene], overwrite: bool) -> int:
+    """Import scenes one after the other and return the exit code; what fails is told at the end."""
+    outcomes: list[tuple[Path, str, str]] = []
+    for number, scene in enumerate(scenes, 1):
+        try:
+            if not overwrite and scene.is_there():
+                outcomes.append((scene.source, "skipped", "in the store already"))
+                continue
+            logger.info("%d of %d: %s", number, len(scenes), scene.source.name)
+            outcomes.append((scene.source, "imported", str(scene.put())))
+        except DartsError as error:
+            logger.error("%s: %s", scene.source.name, error)
+            outcomes.append((scene.source, "failed", str(error)))
+    _print_outcomes(outcomes)
+    return 1 if any(status == "failed" for _, status, _ in outcomes) else 0
+
+
+def _print_outcomes(outcomes: Sequence[tuple[Path, str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    count = {state: sum(status == state for _, status, _ in outcomes) for state in ("imported", "skipped", "failed")}
+    console.print(
+        f"{len(outcomes)} scenes: " + ", ".join(f"{n} {state}" for state, n in count.items()), highlight=False
+    )
+    if count["failed"]:
+        table = Table(title="Failed scenes", title_justify="left")
+        for heading in ("scene", "error"):
+            table.add_column(heading, overflow="fold")
+        for source, status, error in outcomes:
+            if status == "failed":
+                table.add_row(source.name, error)
+        console.print(table)
 
 
 def _bands(text: str) -> dict[str, int] | list[str | None]:

@@ -9,13 +9,6 @@ from darts_utils.errors import NotBuiltError
 Anything = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 
-def prepare_data(*tokens: Anything) -> None:
-    """Download everything a later offline run needs (not built yet)."""
-    raise NotBuiltError(
-        "prepare-data is not built yet in this version; put scenes on disk with `darts import-scene` and run --offline"
-    )
-
-
 def model(*tokens: Anything) -> None:
     """Show or convert a checkpoint (not built yet)."""
     raise NotBuiltError("the model commands are not built yet in this version; `darts run` reads older checkpoints too")

@@ -14,15 +14,20 @@ from darts.console import log_to_file, logger, print_summary, reporting
 from darts.ledger import Ledger, Outcome
 from darts.records import RunRecords
 from darts.tiles import Source, Tile
+from darts.transfers import SILENT, TransferDisplay
 from darts_utils.arrays import resolve_device
-from darts_utils.errors import ConfigError, NotBuiltError, StoreError
+from darts_utils.errors import ConfigError, DartsError, NotBuiltError, StoreError
 from darts_utils.paths import DefaultPaths
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import xarray as xr
+    from odc.geo.geobox import GeoBox
 
+    from darts.auxiliary import AuxiliaryOptions
     from darts.plan import Plan
+    from darts.preparation import Preparation
+    from darts_acquisition import EarthEngineSource
 
 QUALITY_LEVELS = {"none": 0, "low_quality": 1, "high_quality": 2}
 
@@ -97,9 +102,19 @@ class _BasePipeline(ABC):
     """Never touch the network; data that is not on disk is an error."""
     debug_data: bool = False
     """Also write the whole tile as NetCDF."""
+    dry_run: Annotated[bool, Parameter(negative="")] = False
+    """Only tell what would be done: tiles, what is on disk, what would be fetched, what the models need."""
+    arcticdem_endpoint: str | None = None
+    """Address of the STAC API of ArcticDEM; default: that of the Polar Geospatial Center."""
+    ee_url: str | None = None
+    """Address of Earth Engine; default: Google's."""
 
     command: ClassVar[tuple[str, ...]] = ()
     """Command line path of the pipeline, and the name of its table in a configuration file."""
+    _preparing: ClassVar[bool] = False
+    _tiles_found: ClassVar[list[Tile]] = []
+    _report: ClassVar[TransferDisplay] = SILENT
+    """Hears of the bytes that `_download_tile` receives."""
 
     # ---- the hooks of a new pipeline -------------------------------------------------------------------------------
 
@@ -116,10 +131,6 @@ class _BasePipeline(ABC):
         """Load the optical tile, with `quality_data_mask` and the sun's angles."""
 
     @abstractmethod
-    def _tile_aoi(self) -> "gpd.GeoDataFrame":
-        """Return the area of all tiles, for which auxiliary data is prepared."""
-
-    @abstractmethod
     def _arcticdem_resolution(self) -> Literal[2, 10, 32]:
         """Return the resolution of the ArcticDEM that fits the tiles, in metres."""
 
@@ -134,9 +145,41 @@ class _BasePipeline(ABC):
     def _use_bands(self, required: tuple[str, ...]) -> None:  # noqa: B027  # an optional hook
         """Hear which bands the models need, before the first tile is loaded."""
 
+    def _tile_geobox(self, tilekey: Any) -> "GeoBox":
+        """Return the grid of a tile without loading its pixels; `_tile_aoi` needs it."""
+        raise NotBuiltError(f"{type(self).__name__} has neither _tile_geobox nor a _tile_aoi of its own")
+
+    def _tile_year(self, tilekey: Any) -> int | None:
+        """Return the year in which a tile was acquired, which decides on the TCVIS cube; None: the newest."""
+        return None
+
+    def _tile_aoi(self) -> "gpd.GeoDataFrame":
+        """Return the area of all tiles, for which auxiliary data is prepared; see `tile_areas` for the columns."""
+        from darts.tile_areas import tile_areas
+
+        found = []
+        for tile in self._tiles_found:
+            try:
+                found.append((tile.tile_id, self._tile_year(tile.key), self._tile_geobox(tile.key)))
+            except DartsError as error:
+                logger.warning("the area of %s is not known: %s", tile.tile_id, error)
+        return tile_areas(found)
+
+    def _missing_optical(self, tilekey: Any) -> tuple[tuple[str, ...], int | None]:
+        """Return which bands of a tile are not on disk, and their bytes where the source tells.
+
+        Raises:
+            DartsError: they are not there and cannot be fetched.
+        """
+        return (), 0
+
     def _download_tile(self, tilekey: Any) -> None:
-        """Download what `_load_tile` needs."""
+        """Download what `_load_tile` needs; tell `self._report` of bytes received."""
         raise NotBuiltError(f"{type(self).__name__} cannot download tiles")
+
+    def _remarks(self) -> list[tuple[str, str]]:
+        """Return inputs that are there but incomplete, each with the reason."""
+        return []
 
     def _result_metadata(self, tilekey: Any) -> Mapping[str, Any]:
         """Return what the source adds to the metadata of a tile's results."""
@@ -156,6 +199,11 @@ class _BasePipeline(ABC):
         dirs = self.default_dirs.resolve()
         self._check(dirs)
         tiles = self._tiles()
+        if self.dry_run:
+            from darts.pipelines.preparing import print_plans
+
+            print_plans(self, tiles, dirs, optical=True, aux=True)
+            return RunSummary(())
         plan = self._plan(dirs, tiles)  # loads torch and the models
         output = self._output(dirs)
         records = self._start_records(output, dirs)
@@ -181,12 +229,31 @@ class _BasePipeline(ABC):
         print_summary(outcomes, time.perf_counter() - started)
         return RunSummary(tuple(outcomes))
 
-    def prepare_data(self, optical: bool = False, aux: bool = False) -> None:
-        """Download everything a later offline run needs."""
-        raise NotBuiltError(
-            "prepare_data: downloads are not built yet in this version. Put scenes on disk with `darts import-scene`, "
-            "or fill the raw data store and cubes by other means, and run with offline=True."
-        )
+    def prepare_data(self, optical: bool = False, aux: bool = False) -> "Preparation":
+        """Download everything a later offline run needs, and return what became of it.
+
+        What is there is not fetched again, so that an interrupted preparation is taken up by calling it again. Without
+        models on this machine, the auxiliary data of all features is fetched.
+
+        Args:
+            optical: fetch the optical bands.
+            aux: fetch the auxiliary data of the tiles' areas.
+
+        Raises:
+            DartsError: nothing could start.
+        """
+        if not (optical or aux):
+            raise ConfigError("nothing to prepare: ask for the optical data, the auxiliary data, or both")
+        dirs = self.default_dirs.resolve()
+        self._check(dirs)
+        self._preparing = True  # type: ignore[misc]  # an instance's own, over the class default
+        from darts.pipelines.preparing import prepare, print_plans
+        from darts.preparation import Preparation
+
+        if self.dry_run:
+            print_plans(self, self._tiles(), dirs, optical=optical, aux=aux)
+            return Preparation()
+        return prepare(self, self._tiles(), dirs, optical=optical, aux=aux)
 
     # ---- checks, once, before expensive work ------------------------------------------------------------------------
 
@@ -215,16 +282,17 @@ class _BasePipeline(ABC):
             tiles.setdefault(output, Tile(self._get_tile_id(key), key, output))  # named twice, worked on once
         if not tiles:
             raise ConfigError("no tiles were found; check the selection of scenes and the input folders")
-        return sorted(tiles.values(), key=lambda tile: str(tile.output))
+        self._tiles_found = sorted(tiles.values(), key=lambda tile: str(tile.output))  # type: ignore[misc]
+        return self._tiles_found
 
     def _plan(self, dirs: DefaultPaths, tiles: list[Tile]) -> "Plan":
         # The options and their help are read without torch; it is loaded here, when work starts.
-        from darts.plan import Plan, PlanOptions, check_bands, model_names
+        from darts.needs import check_bands, model_names
+        from darts.plan import Plan, PlanOptions
 
         level = self.quality_level
         options = PlanOptions(
-            arcticdem_path=self.arcticdem_dir or dirs.arcticdem(self._arcticdem_resolution()),
-            tcvis_path=self.tcvis_dir or dirs.tcvis,
+            auxiliary=self._auxiliary(dirs),
             tpi_outer_radius=self.tpi_outer_radius,
             tpi_inner_radius=self.tpi_inner_radius,
             patch_size=self.patch_size,
@@ -246,6 +314,26 @@ class _BasePipeline(ABC):
         check_bands(plan.required_bands, self._optical_bands())
         self._use_bands(plan.required_bands)
         return plan
+
+    def _auxiliary(self, dirs: DefaultPaths) -> "AuxiliaryOptions":
+        from darts.auxiliary import AuxiliaryOptions
+        from darts_acquisition import PGC
+
+        endpoint = self.arcticdem_endpoint
+        return AuxiliaryOptions(
+            arcticdem_path=self.arcticdem_dir or dirs.arcticdem(self._arcticdem_resolution()),
+            arcticdem_resolution=self._arcticdem_resolution(),
+            arcticdem_source=PGC if endpoint is None else dataclasses.replace(PGC, endpoint=endpoint),
+            tcvis_path=self.tcvis_dir or dirs.tcvis,
+            tcvis_source=self._earth_engine(),
+        )
+
+    def _earth_engine(self, **settings: Any) -> "EarthEngineSource":
+        from darts_acquisition import EarthEngineSource
+
+        return EarthEngineSource(
+            project=self.ee_project, use_highvolume=self.ee_use_highvolume, url=self.ee_url, **settings
+        )
 
     def _models(self, dirs: DefaultPaths) -> list[Path]:
         if self.model_files is not None:

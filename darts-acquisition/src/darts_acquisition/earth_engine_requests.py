@@ -1,0 +1,131 @@
+"""Requests to Earth Engine: sent again where that helps, one clear error where it does not."""
+
+import email.utils
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from darts_acquisition.earth_engine_source import EarthEngineSource
+from darts_utils.errors import DartsError, RemoteError
+
+MAX_RETRY_AFTER_S = 600
+"""A service that asks for a longer wait is not asked again."""
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class BadReplyError(Exception):
+    """What the service sent is not what was asked for; asking again may help."""
+
+
+def ask(source: EarthEngineSource, what: str, send: Callable[[], T], *, stop: threading.Event | None = None) -> T:
+    """Return what `send` returns; it is called again, after a growing wait, while it fails for a passing reason.
+
+    Args:
+        source: how often, and how long to wait.
+        what: what was asked for, such as `scene …, band B2`.
+        send: sends one request.
+        stop: ends waiting once set; the last error is then raised.
+
+    Raises:
+        RemoteError: names `what`, the cause and what to do.
+    """
+    stop = stop or threading.Event()
+    for attempt in range(source.retries + 1):
+        try:
+            return send()
+        except Exception as error:
+            failure = _failure_of(error, source)
+            if failure is None:
+                raise
+            if not failure.passing or attempt == source.retries or stop.is_set():
+                tries = "" if attempt == 0 else f" ({attempt + 1} tries)"
+                raise RemoteError(f"Earth Engine, {what}: {failure.cause}{tries}. {failure.remedy}") from error
+            wait_s = max(min(60.0, source.retry_wait_s * 2**attempt) * random.uniform(0.5, 1), failure.retry_after_s)
+            logger.info("Earth Engine, %s: %s; trying again in %.1f s", what, failure.cause, wait_s)
+            stop.wait(wait_s)
+    raise AssertionError("the loop returns or raises")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a request failed."""
+
+    cause: str
+    passing: bool
+    remedy: str = "Try again later."
+    retry_after_s: float = 0
+
+
+_LOGIN = "Run `earthengine authenticate` again, or renew the key of the service account."
+
+
+def _failure_of(error: Exception, source: EarthEngineSource) -> _Failure | None:
+    """Return what a failed request means; None: it is no failure of a request."""
+    import ee
+    import requests
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from googleapiclient.errors import Error, HttpError
+
+    if isinstance(error, DartsError):
+        return None
+    # The client turns HttpError into an exception of its own, which knows only the message.
+    answer = error if isinstance(error, HttpError) else error.__context__
+    if isinstance(error, ee.EEException | HttpError) and isinstance(answer, HttpError):
+        return _failure_of_status(answer, str(error) if isinstance(error, ee.EEException) else answer.reason)
+    if isinstance(error, ee.EEException):
+        return _Failure(str(error), passing=False, remedy="Check what was asked for.")
+    if isinstance(error, BadReplyError | Error):
+        return _Failure(f"the service sent something wrong: {error}", passing=True)
+    if isinstance(error, TransportError):
+        return _Failure("the login service cannot be reached", passing=True)
+    if isinstance(error, GoogleAuthError):
+        return _Failure("the credentials are not, or no longer, accepted", passing=False, remedy=_LOGIN)
+    if isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
+        # A stall within the body comes as a ConnectionError.
+        if isinstance(error, requests.Timeout | TimeoutError) or "timed out" in str(error).lower():
+            return _Failure(f"no answer within {source.timeout_s:g} s", passing=True)
+        return _Failure(f"the connection failed or broke off ({_innermost(error)})", passing=True)
+    return None
+
+
+def _failure_of_status(error: Any, message: str) -> _Failure:
+    status = int(error.resp.status)
+    cause = f"{message.strip().rstrip('.')} (HTTP {status})"
+    if status in (408, 429) or status >= 500:
+        wait_s = _retry_after(error.resp.get("retry-after"))
+        if wait_s > MAX_RETRY_AFTER_S:
+            return _Failure(f"{cause}, asks to wait for {wait_s:.0f} s", passing=False, remedy="Try again then.")
+        return _Failure(cause, passing=True, retry_after_s=wait_s)
+    remedies = {
+        401: _LOGIN,
+        403: "Check that the project may use Earth Engine and that your account may read the asset.",
+        404: "Check the id; or your account may not see it.",
+    }
+    return _Failure(cause, passing=False, remedy=remedies.get(status, "Check what was asked for."))
+
+
+def _retry_after(value: str | None) -> float:
+    """Return the seconds that a `Retry-After` header asks for; 0 where it asks for none."""
+    if value is None:
+        return 0
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return 0
+    return max(seconds, 0) if math.isfinite(seconds) else 0
+
+
+def _innermost(error: BaseException) -> str:
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

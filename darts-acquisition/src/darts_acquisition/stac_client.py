@@ -1,0 +1,240 @@
+"""A STAC API as a search sees it: retried, within our rate, page by page."""
+
+import email.utils
+import json
+import logging
+import random
+import time
+import urllib.parse
+import warnings
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pystac.errors
+import requests
+from pystac_client import Client
+from pystac_client.conformance import ConformanceClasses
+from pystac_client.errors import ClientTypeError
+from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import NoConformsTo
+
+from darts_acquisition.rate_limit import RateLimit, shared_limit
+from darts_acquisition.stac_sources import StacSource
+from darts_utils.errors import RemoteError
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_S = 0.5
+"""Wait before the second try; doubled with each further one."""
+LONGEST_BACKOFF_S = 30.0
+LONGEST_RETRY_AFTER_S = 120.0
+"""A server may ask for so much patience at most."""
+MOST_EMPTY_PAGES = 100
+MOST_REDIRECTS = 5
+
+_PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+_PASSING_FAILURES = (
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
+
+Page = list[dict[str, Any]]
+
+
+class RequestRefusedError(RemoteError):
+    """A server answered a request with a status that trying again does not change."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StacApi:
+    """A STAC API, opened."""
+
+    def __init__(self, source: StacSource) -> None:
+        """Read the landing page.
+
+        Raises:
+            RemoteError: the server cannot be reached, or is no STAC API.
+        """
+        self.source = source
+        self._io = _RetryingIO(source)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NoConformsTo)
+                client = Client.open(source.endpoint, stac_io=self._io, timeout=source.timeout_s)
+        except (pystac.errors.STACError, ClientTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RemoteError(
+                f"{source.name}: {source.endpoint} is not the landing page of a STAC API ({error}); check the endpoint"
+            ) from error
+        link = client.get_search_link()
+        address = "search" if link is None else str(link.get_href(transform_href=False))
+        self._search = urllib.parse.urljoin(source.endpoint.rstrip("/") + "/", address)
+        languages = [uri for uri in client.get_conforms_to() if "cql2-" in uri]
+        self.can_filter = client.conforms_to(ConformanceClasses.FILTER) and (
+            not languages or any(uri.endswith("cql2-json") for uri in languages)
+        )
+        """Whether it says that it takes filters in CQL2 JSON."""
+
+    def pages(self, query: Mapping[str, Any]) -> Iterator[Page]:
+        """Yield the items of each page of a search, the pages of all that fits.
+
+        Raises:
+            RequestRefusedError: the server does not take this query.
+            RemoteError: it failed, sent something else, or sends pages again and again.
+        """
+        href, method, body = self._search, "POST", dict(query)
+        asked: set[str] = set()
+        seen: set[str] = set()
+        repeated = empty = 0
+        while True:
+            asked.add(_fingerprint(href, method, body))
+            reply = self._io.ask(href, method, body)
+            page = self._features(reply, href)
+            new = {str(feature.get("id")) for feature in page} - seen
+            seen |= new
+            repeated += bool(page) and not new
+            empty = 0 if page else empty + 1
+            yield page
+            following = self._next(reply, href, body)
+            if following is None:
+                return
+            href, method, body = following
+            if _fingerprint(href, method, body) in asked or repeated > 1 or empty > MOST_EMPTY_PAGES:
+                raise RemoteError(
+                    f"{self.source.name}: {_address(href)} sends the same pages again and again; "
+                    f"{len(seen)} items came before. Narrow the search, or tell the operator."
+                )
+
+    def _features(self, reply: Any, href: str) -> Page:
+        features = reply.get("features") if isinstance(reply, dict) else None
+        if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
+            raise RemoteError(f"{self.source.name}: {_address(href)} sent something else than a list of items")
+        return features
+
+    def _next(self, reply: dict[str, Any], href: str, body: dict[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
+        for link in reply.get("links") or ():
+            if isinstance(link, dict) and link.get("rel") == "next" and link.get("href"):
+                method = str(link.get("method", "GET")).upper()
+                address = urllib.parse.urljoin(href, link["href"])
+                if method != "POST":
+                    return address, "GET", {}
+                changes = link.get("body") or {}
+                return address, "POST", {**body, **changes} if link.get("merge") or not changes else changes
+        return None
+
+
+class _RetryingIO(StacApiIO):
+    """Requests of pystac-client, each within our rate and tried again after a failure that may pass."""
+
+    def __init__(self, source: StacSource) -> None:
+        super().__init__(timeout=source.timeout_s, max_retries=None)
+        self._source = source
+        self._limit: RateLimit = shared_limit(source.endpoint, source.requests_per_second)
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> str:
+        """Return the body of a reply, which is JSON."""
+        return json.dumps(self.ask(href, method or "GET", parameters or {}))
+
+    def ask(self, href: str, method: str, body: Mapping[str, Any]) -> Any:
+        """Return a reply's JSON.
+
+        Raises:
+            RequestRefusedError: refused for good.
+            RemoteError: failed in every try.
+        """
+        tries = self._source.retries + 1
+        for n in range(tries):
+            self._limit.wait()
+            wait_s = None
+            try:
+                response = self._send(href, method, body)
+                if response.status_code in _PASSING_STATUS:
+                    cause = _status(response)
+                    wait_s = _retry_after(response)
+                elif not response.ok:
+                    raise RequestRefusedError(
+                        self._failure(href, method, _status(response), n + 1), response.status_code
+                    )
+                else:
+                    return json.loads(response.content)
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                cause = f"it did not send JSON but {response.text[:60]!r}"
+                if "html" in response.headers.get("Content-Type", ""):
+                    raise RemoteError(self._failure(href, method, cause, n + 1)) from error
+            except _PASSING_FAILURES as error:
+                cause = _reason(error)
+            except requests.exceptions.RequestException as error:
+                raise RemoteError(self._failure(href, method, _reason(error), n + 1)) from error
+            if n + 1 < tries:
+                if wait_s is None:
+                    wait_s = min(BACKOFF_S * 2**n, LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
+                logger.info("%s: %s; trying again in %.1f s", self._source.name, cause, wait_s)
+                time.sleep(wait_s)
+        raise RemoteError(self._failure(href, method, cause, tries))
+
+    def _send(self, href: str, method: str, body: Mapping[str, Any]) -> requests.Response:
+        for _ in range(MOST_REDIRECTS):
+            request = requests.Request(method, href, json=body if method == "POST" else None)
+            prepared = self.session.prepare_request(request)
+            settings = self.session.merge_environment_settings(prepared.url, {}, None, None, None)
+            response = self.session.send(prepared, timeout=self.timeout, allow_redirects=False, **settings)
+            # Left to itself, requests turns a moved POST into a GET, which would ask for everything.
+            if not response.is_redirect:
+                return response
+            href = urllib.parse.urljoin(href, response.headers["Location"])
+        raise requests.exceptions.TooManyRedirects(f"more than {MOST_REDIRECTS} redirects")
+
+    def _failure(self, href: str, method: str, cause: str, tries: int) -> str:
+        times = "" if tries == 1 else f" after {tries} tries"
+        return f"{self._source.name}: {method} {_address(href)} failed{times}: {cause}"
+
+
+def _address(href: str) -> str:
+    """Return an address without what may be secret in it."""
+    parts = urllib.parse.urlsplit(href)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _status(response: requests.Response) -> str:
+    text = " ".join(response.text.split())[:200]
+    return f"HTTP {response.status_code} {response.reason or ''}".rstrip() + (f" ({text})" if text else "")
+
+
+def _reason(error: Exception) -> str:
+    root: BaseException = error
+    while root.__context__ is not None:
+        root = root.__context__
+    if isinstance(error, requests.exceptions.Timeout) or isinstance(root, TimeoutError):
+        return "it was silent for longer than the timeout"
+    return str(root) or type(root).__name__
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Return how long the server asks to wait."""
+    value = response.headers.get("Retry-After", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = email.utils.parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
+
+
+def _fingerprint(href: str, method: str, body: Mapping[str, Any]) -> str:
+    return json.dumps([href, method, body], sort_keys=True)

@@ -1,0 +1,234 @@
+"""What a STAC item of a Sentinel-2 scene says: where its assets lie, their grids and scaling, sun, time, baseline."""
+
+import contextlib
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pystac
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from rasterio import Affine
+
+from darts_acquisition.raw_scene import SceneInfo
+from darts_acquisition.scene_ids import baseline_has_offset, parse_cdse_id
+from darts_acquisition.stac_sources import SCL, StacSource
+from darts_acquisition.times import parse_utc
+from darts_utils.errors import ConfigError, MissingBandError, RemoteError
+from darts_utils.sun import sun_position
+
+logger = logging.getLogger(__name__)
+
+SCALE = 1e-4
+BASELINE_OFFSET = -0.1
+"""Reflectance = DN × SCALE, and this added from processing baseline 04.00 on, where an item has no scale and offset."""
+
+_BASELINE_PROPERTIES = ("s2:processing_baseline", "processing:version", "sentinel2:processing_baseline")
+_UTM = range(32601, 32661), range(32701, 32761)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemAsset:
+    """One band of a scene, as its item describes it."""
+
+    name: str
+    href: str
+    size: int | None
+    """Bytes."""
+    checksum: str | None
+    """Multihash in hexadecimal."""
+    grid: GeoBox | None
+    """Grid of its pixels; None where the item does not say."""
+    scaling: tuple[float, float] | None
+    """Reflectance = DN × first + second; None for the scene classification."""
+
+
+def item_assets(item: pystac.Item, source: StacSource, names: Iterable[str]) -> dict[str, ItemAsset]:
+    """Return what an item says of some of its assets.
+
+    Raises:
+        MissingBandError: it has no such asset.
+        RemoteError: what it says cannot be, such as a grid that is not in UTM.
+    """
+    names = list(names)
+    if missing := [name for name in names if name not in item.assets]:
+        has = f"it has {', '.join(item.assets)}" if item.assets else "it has none at all"
+        raise MissingBandError(
+            f"scene {item.id}: the item of {source.name} has no asset {', '.join(missing)}; {has}. "
+            "Ask for other bands, or leave the scene out."
+        )
+    return {name: _asset(item, source, name) for name in names}
+
+
+def item_grid(item: pystac.Item, source: StacSource) -> GeoBox | None:
+    """Return the finest grid among the assets of the source's bands, None where the item describes no grid.
+
+    Raises:
+        RemoteError: a grid is described that cannot be.
+    """
+    grids = [_grid(item, name) for name in source.assets.values() if name in item.assets]
+    return finest(grid for grid in grids if grid is not None)
+
+
+def finest(grids: Iterable[GeoBox]) -> GeoBox | None:
+    """Return the grid with the smallest pixels, None of none."""
+    return min(grids, key=lambda grid: abs(grid.affine.a), default=None)
+
+
+def scene_info(item: pystac.Item, source: StacSource, geobox: GeoBox) -> SceneInfo:
+    """Return what the raw data store keeps of a scene besides its pixels.
+
+    Raises:
+        RemoteError: the item has no time that can be read.
+    """
+    acquired = _acquired(item)
+    azimuth, elevation = _sun(item, acquired, geobox)
+    return SceneInfo(
+        scene_id=item.id,
+        geobox=geobox,
+        acquired=acquired,
+        sun_azimuth=azimuth,
+        sun_elevation=elevation,
+        processing_baseline=item_baseline(item, source),
+    )
+
+
+def item_baseline(item: pystac.Item, source: StacSource) -> str | None:
+    """Return the processing baseline, such as `05.11`, by the properties, else by the id; None if neither tells."""
+    for name in (source.baseline_property, *_BASELINE_PROPERTIES):
+        value = item.properties.get(name)
+        text = f"{value:05.2f}" if isinstance(value, float) else str(value)
+        if re.fullmatch(r"\d{2}\.?\d{2}", text):
+            return text if "." in text else f"{text[:2]}.{text[2:]}"
+    ids = (item.id, str(item.properties.get("s2:product_uri", "")))
+    for scene_id in ids:
+        with contextlib.suppress(ConfigError):
+            return parse_cdse_id(scene_id).processing_baseline
+    return None
+
+
+def _asset(item: pystac.Item, source: StacSource, name: str) -> ItemAsset:
+    asset = item.assets[name]
+    href = asset.get_absolute_href() or asset.href
+    size, checksum = asset.extra_fields.get("file:size"), asset.extra_fields.get("file:checksum")
+    if not href:
+        raise RemoteError(f"scene {item.id}: asset {name} of the item has no address")
+    return ItemAsset(
+        name=name,
+        href=href,
+        size=size if isinstance(size, int) and size > 0 else None,
+        checksum=checksum if isinstance(checksum, str) else None,
+        grid=_grid(item, name),
+        scaling=None if name == source.assets[SCL] else _scaling(item, source, name),
+    )
+
+
+def _scaling(item: pystac.Item, source: StacSource, name: str) -> tuple[float, float]:
+    """Return scale and offset by the asset itself; what it does not give goes by the processing baseline."""
+    fields = item.assets[name].extra_fields
+    bands = fields.get("raster:bands")
+    first: Mapping[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], Mapping) else {}
+    scale = fields.get("raster:scale", first.get("scale"))
+    offset = fields.get("raster:offset", first.get("offset"))
+    if source.offset_applied_property is not None and item.properties.get(source.offset_applied_property) is True:
+        offset = 0.0
+    if offset is None:
+        baseline = item_baseline(item, source)
+        if baseline is None:
+            raise RemoteError(
+                f"scene {item.id}, asset {name}: the item of {source.name} gives neither an offset of reflectance "
+                f"(raster:offset) nor a processing baseline ({source.baseline_property}); name the property that "
+                "holds it as baseline_property of the source"
+            )
+        offset = BASELINE_OFFSET if baseline_has_offset(baseline) else 0.0
+    scale = SCALE if scale is None else scale
+    if not (_is_number(scale) and _is_number(offset) and scale > 0):
+        raise RemoteError(f"scene {item.id}, asset {name}: scale {scale!r} and offset {offset!r} cannot be")
+    return float(scale), float(offset)
+
+
+def _grid(item: pystac.Item, name: str) -> GeoBox | None:
+    def field(key: str) -> Any:
+        return item.assets[name].extra_fields.get(key, item.properties.get(key))
+
+    code, transform, shape = field("proj:code"), field("proj:transform"), field("proj:shape")
+    if code is None and (epsg := field("proj:epsg")) is not None:
+        code = f"EPSG:{epsg}"
+    if code is not None and not is_utm(code):
+        raise RemoteError(
+            f"scene {item.id}, asset {name}: the item says that it is in {code}, but scenes of Sentinel-2 are in UTM "
+            "(EPSG:326… or EPSG:327…); darts does not warp them. Take the scene from another source."
+        )
+    if code is None or transform is None or shape is None:
+        return None
+    try:
+        a, b, c, d, e, f = (float(number) for number in transform[:6])
+        height, width = (int(side) for side in shape)
+        if b or d or not a > 0 or not e < 0 or min(height, width) < 1 or not math.isfinite(a + c + e + f):
+            raise ValueError
+        return GeoBox((height, width), Affine(a, b, c, d, e, f), code)
+    except (TypeError, ValueError) as error:
+        raise RemoteError(
+            f"scene {item.id}, asset {name}: the item gives proj:transform {transform} and proj:shape {shape}, which "
+            "is no north-up grid"
+        ) from error
+
+
+def is_utm(code: Any) -> bool:
+    """Whether a code such as `EPSG:32655` is of UTM on WGS 84."""
+    match = re.fullmatch(r"EPSG:(\d+)", str(code).upper())
+    return match is not None and any(int(match[1]) in zones for zones in _UTM)
+
+
+def _acquired(item: pystac.Item) -> datetime:
+    value: datetime | str | None = item.datetime or item.properties.get("start_datetime")
+    if value is None:
+        with contextlib.suppress(ConfigError):
+            return parse_cdse_id(item.id).acquired
+    try:
+        return parse_utc(str(value) if value is None else value, "datetime")
+    except ConfigError as error:
+        raise RemoteError(f"scene {item.id}: the item has no time of acquisition ({error})") from error
+
+
+def _sun(item: pystac.Item, acquired: datetime, geobox: GeoBox) -> tuple[float | None, float | None]:
+    """Return the sun's azimuth and elevation in degrees; None where the item does not say, or mistakes the zenith."""
+    properties = item.properties
+    azimuth = _angle(properties.get("view:sun_azimuth", properties.get("s2:mean_solar_azimuth")), 0, 360)
+    elevation = _angle(properties.get("view:sun_elevation"), -90, 90)
+    zenith = _angle(properties.get("s2:mean_solar_zenith"), 0, 180)
+    if elevation is None:
+        elevation = None if zenith is None else 90 - zenith
+    else:
+        # The item's own bbox would not do: across the antimeridian it may span the whole Earth.
+        longitude, latitude = _centre(geobox)
+        expected = sun_position(longitude, latitude, acquired)[1]
+        if abs(90 - elevation - expected) < 2 and abs(elevation - expected) > 5:
+            logger.warning(
+                "scene %s: the item gives a sun elevation of %.1f°, where the sun stands at %.1f° (so %.1f° will be "
+                "the zenith angle); the angles are computed from place and time instead",
+                item.id, elevation, expected, elevation,
+            )  # fmt: skip
+            return None, None
+    return azimuth, elevation
+
+
+def _centre(geobox: GeoBox) -> tuple[float, float]:
+    """Return longitude and latitude of the middle of a north-up grid."""
+    transform = geobox.affine
+    x = transform.c + transform.a * geobox.shape.x / 2
+    y = transform.f + transform.e * geobox.shape.y / 2
+    longitude, latitude = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
+    return longitude, latitude
+
+
+def _angle(value: Any, low: float, high: float) -> float | None:
+    return float(value) if _is_number(value) and low <= value <= high else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

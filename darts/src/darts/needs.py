@@ -1,0 +1,110 @@
+"""What models and exports ask for: bands, features, and the auxiliary data behind them."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from darts_preprocessing import FEATURES
+from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
+from darts_segmentation import read_checkpoint
+from darts_utils.errors import ConfigError, MissingBandError
+
+EXPORT_NEEDS = {
+    "dem": ("slope", "relative_elevation", "dem", "aspect", "hillshade", "curvature"),
+    "tcvis": TREND_FEATURES,
+}
+"""Features that an export token stands for."""
+
+TCVIS_BUFFER_PX = 4
+"""The cubic kernel reaches two pixels, rotation and rounding the rest."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run asks for."""
+
+    by_model: Mapping[str, tuple[str, ...]]
+    """Model → its bands."""
+    features: tuple[str, ...]
+    """What models and exports need of `darts_preprocessing.FEATURES`, in that order."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands that any model needs."""
+        return tuple(dict.fromkeys(band for bands in self.by_model.values() for band in bands))
+
+    @property
+    def dem(self) -> bool:
+        """Whether elevation is needed."""
+        return any(name in DEM_FEATURES for name in self.features)
+
+    @property
+    def tcvis(self) -> bool:
+        """Whether Landsat trends are needed."""
+        return any(name in TREND_FEATURES for name in self.features)
+
+    def auxiliary_of(self, model: str) -> str:
+        """Return in words which auxiliary data a model needs."""
+        bands = self.by_model[model]
+        dem, tcvis = (any(name in names for name in bands) for names in (DEM_FEATURES, TREND_FEATURES))
+        return " and ".join([*["ArcticDEM"] * dem, *["TCVIS"] * tcvis]) or "no auxiliary data"
+
+
+def read_needs(models: Mapping[str, Path], export_bands: Iterable[str]) -> Needs:
+    """Return what checkpoints and exports ask for, without building the networks."""
+    by_model = {name: tuple(read_checkpoint(file).bands) for name, file in models.items()}
+    return Needs(by_model, needed_features((band for bands in by_model.values() for band in bands), export_bands))
+
+
+def everything() -> Needs:
+    """Return the needs of models that nobody knows yet: all features."""
+    return Needs({}, tuple(FEATURES))
+
+
+def needed_features(required_bands: Iterable[str], export_bands: Iterable[str]) -> tuple[str, ...]:
+    """Return the features that the models or the export ask for, in the order of `FEATURES`."""
+    asked = set(required_bands)
+    for token in export_bands:
+        asked.update(EXPORT_NEEDS.get(token, (token,)))
+    return tuple(name for name in FEATURES if name in asked)
+
+
+def dem_buffer_px(pixel_m: float, tpi_outer_radius: float, resolution: int) -> int:
+    """Return the margin, in pixels of the DEM, that covers the TPI radius, the stencils and the cubic kernel.
+
+    `pixel_m` is the pixel size of the optical tile.
+    """
+    margin_m = tpi_outer_radius + 3 * pixel_m
+    # The DEM's grid is turned against the tile's: a corner's margin is longer along the DEM's axes.
+    return math.ceil(math.sqrt(2) * margin_m / resolution) + 4
+
+
+def check_bands(required_bands: Iterable[str], optical_bands: Iterable[str]) -> None:
+    """Check that every band the models need can be made.
+
+    Raises:
+        MissingBandError: names the bands that neither the source nor preprocessing gives.
+    """
+    possible = {*optical_bands, *FEATURES}
+    if impossible := sorted(set(required_bands) - possible):
+        raise MissingBandError(
+            f"the models need {', '.join(impossible)}, which cannot be made from this source; "
+            f"it gives {', '.join(sorted(possible))}. Choose other models with --model-files."
+        )
+
+
+def model_names(files: Iterable[Path]) -> dict[str, Path]:
+    """Return the models by name, which is the file's stem.
+
+    Raises:
+        ConfigError: a file is missing, or two files have the same stem.
+    """
+    models: dict[str, Path] = {}
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"model file {file} does not exist; check --model-files")
+        if file.stem in models:
+            raise ConfigError(f"two models are called {file.stem!r}: {models[file.stem]} and {file}; rename one")
+        models[file.stem] = file
+    return models

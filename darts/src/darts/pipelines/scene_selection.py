@@ -1,0 +1,86 @@
+"""Which Sentinel-2 scenes a run works on: ids from the user, or those that a search found and wrote down."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_utils.errors import ConfigError
+from darts_utils.store import replacing
+
+NAME_LENGTH = 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneQuery:
+    """What scenes are searched for."""
+
+    tile_ids: tuple[str, ...] | None
+    aoi_file: Path | None
+    start_date: str | None
+    end_date: str | None
+    max_cloud_cover: int | None
+    max_snow_cover: int | None
+    months: tuple[int, ...] | None
+    years: tuple[int, ...] | None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the arguments of the search functions of darts_acquisition."""
+        values = asdict(self)
+        values["intersects"] = values.pop("aoi_file")
+        tiles = values.pop("tile_ids")
+        return {**values, "tiles": None if tiles is None else list(tiles)}
+
+    def digest(self, archive: Mapping[str, Any]) -> str:
+        """Return a short name of this search in an archive: the same question gives the same name.
+
+        Raises:
+            ConfigError: the area's file cannot be read.
+        """
+        question: dict[str, Any] = {**asdict(self), **archive}
+        if self.tile_ids is not None:
+            question["tile_ids"] = sorted(tile.upper().removeprefix("T") for tile in self.tile_ids)
+        if self.aoi_file is not None:
+            # The content counts: on another machine the file may lie elsewhere.
+            question["aoi_file"] = hashlib.sha256(_content(self.aoi_file)).hexdigest()
+        return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_scene_ids(file: Path, parameter: str) -> list[str]:
+    """Return the ids in a JSON list.
+
+    Raises:
+        ConfigError: no such file, no JSON list of texts, or an id that cannot be the name of a folder.
+    """
+    try:
+        ids = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{parameter} {file} does not exist") from error
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{parameter} {file} cannot be read as JSON: {error}") from error
+    if not isinstance(ids, list) or not all(isinstance(scene_id, str) for scene_id in ids):
+        raise ConfigError(f"{parameter} {file} must hold a JSON list of scene ids")
+    return [plain_name(scene_id, f"{parameter} {file}") for scene_id in ids]
+
+
+def write_scene_ids(file: Path, ids: Sequence[str]) -> None:
+    """Write ids as a JSON list; the file is whole at any moment."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(sorted(ids), indent=1) + "\n", encoding="utf-8")
+
+
+def plain_name(scene_id: str, where: str) -> str:
+    """Check that an id can be the name of a folder: results must not land anywhere else."""
+    name = scene_id.removesuffix(".SAFE")
+    if not name or name.startswith(".") or len(name) > NAME_LENGTH or any(c in "/\\\0" for c in name):
+        raise ConfigError(f"{where}: {scene_id!r} is not a scene id")
+    return name
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"aoi_file {file} cannot be read: {error.strerror or error}") from error
