@@ -21,6 +21,7 @@ from rich.console import Console
 from darts.cli import app, run_command_line
 from darts.commands.demo import DEMO_FOLDER
 from darts.pipelines import PlanetPipeline, Sentinel2Pipeline
+from darts.pipelines.stac_options import StacOptions
 from darts_export.products import PRODUCTS
 from darts_utils.bands import BANDS
 
@@ -31,6 +32,7 @@ GLOBAL_OPTIONS = {"--help", "--config-file", "--log-dir", "--log-plain", "--verb
 FENCE = re.compile(
     r"(?P<fragment><!-- fragment -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+(?:\.[a-z][a-z0-9-]+)*")
 LINK = re.compile(r"\]\((?![a-z]+:)(?P<file>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
 
 
@@ -156,7 +158,10 @@ def test_every_darts_command_in_the_docs_has_only_options_that_exist() -> None:
 
 
 def test_every_option_named_in_the_docs_exists() -> None:
-    commands = (("run", "sentinel2"), ("run", "planet"), ("import-scene",), ("demo",))
+    commands = (
+        ("run", "sentinel2"), ("run", "planet"), ("prepare-data", "sentinel2"), ("prepare-data", "planet"),
+        ("import-scene",), ("demo",),
+    )  # fmt: skip
     known = GLOBAL_OPTIONS.union(*(_options_of(*command) for command in commands))
     of_other_tools = {
         "--torch-backend", "--reinstall-package", "--no-sync", "--check", "--extra", "--strict", "--locked", "--frozen",
@@ -164,7 +169,7 @@ def test_every_option_named_in_the_docs_exists() -> None:
     }  # fmt: skip
     for page in PAGES:
         if page.parent.name != "decisions" and page.name != "demo-models.md":
-            named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page.read_text(encoding="utf-8")))
+            named = set(OPTION.findall(page.read_text(encoding="utf-8")))
             assert named - of_other_tools <= known, page
 
 
@@ -198,8 +203,10 @@ def test_product_table_has_a_row_for_every_export_band_with_all_its_files(hooks:
 def test_option_tables_have_a_row_for_every_parameter_with_its_meaning(
     hooks: ModuleType, pipeline: str, cls: type
 ) -> None:
-    names = [field.name for field in fields(cls) if field.init and field.name != "default_dirs"]
+    names = [field.name for field in fields(cls) if field.init and field.name not in ("default_dirs", "stac")]
     names += ["darts_dir", "fast_dir", "large_dir"]
+    if pipeline == "sentinel2":
+        names += [f"stac.{field.name}" for field in fields(StacOptions)]
     table = "\n".join([hooks.options("base"), hooks.options(pipeline)])
     rows = {row.split(" | ")[0].strip("| `"): row for row in table.splitlines()}
     assert set(names) <= set(rows)
@@ -212,7 +219,7 @@ def test_tables_of_options_name_exactly_what_help_names(hooks: ModuleType) -> No
         table = "\n".join([hooks.options("base"), hooks.options(pipeline)])
         in_table = {"--" + cell.strip("`").replace("_", "-") for cell in first_cells(table) if cell.startswith("`")}
         in_help = _options_of("run", pipeline) - GLOBAL_OPTIONS
-        assert in_table == {name for name in in_help if not name.startswith("--no-") or name in in_table}
+        assert in_table == {name for name in in_help if not re.match(r"--(\w+\.)?no-", name) or name in in_table}
 
 
 def test_an_unknown_marker_stops_the_build(hooks: ModuleType) -> None:
@@ -274,7 +281,7 @@ def _options_of(*command: str) -> set[str]:
     """Return the options that a command's `--help` names."""
     text = io.StringIO()
     app.help_print(command, console=Console(file=text, width=1000))
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text.getvalue()))
+    return set(OPTION.findall(text.getvalue()))
 
 
 def _write_raster(path: Path, values: np.ndarray, **profile: object) -> None:

@@ -4,8 +4,10 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -218,3 +220,22 @@ def world_items(world: World) -> list[dict]:
 
     body = {"collections": ["sentinel-2-l2a"], "ids": list(SCENES)}
     return requests.post(f"{world.stac.url}search", json=body, timeout=30).json()["features"]
+
+
+def test_an_interrupt_stops_at_once_and_leaves_nothing_half_done(world: World, data: Path) -> None:
+    with fault_proxy(world.s3.endpoint) as proxy:
+        proxy.faults(Fault(match="GET .*jp2", action="stall", after_bytes=100, stall_s=600))
+        command = ["prepare-data", "sentinel2", *SELECTION, "--darts-dir", str(data), "--optical"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "darts", *command, *world.behind(proxy.url)], stderr=subprocess.PIPE, text=True
+        )
+        while not any("jp2" in path for _, path in proxy.requests) and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=60)  # far less than the server stalls
+    assert process.returncode == 130, shown
+    assert "interrupted" in shown
+    store = data / "input/sentinel2/cdse-scenes"
+    assert not list(store.glob("*.zarr"))
+    left = [path for path in store.iterdir() if path.name.startswith(".")]
+    assert left, "the test cut nothing off"

@@ -276,7 +276,7 @@ def _write_column(path: Path, column: int) -> None:
 def test_processes_that_write_at_once_lose_nothing(make_cube):
     cube = make_cube(GRID)
     context = get_context("forkserver")
-    context.set_forkserver_preload(["test_cube"])
+    context.set_forkserver_preload(["darts_acquisition.cube_filling"])
     with context.Pool(3) as pool:
         pool.starmap(_write_column, [(cube.path, column) for column in range(5)])
     values = cube.read(_part((0, 96), (0, 80)))["height"].values

@@ -156,7 +156,7 @@ def _fill_part(path: Path, rows: tuple[int, int], log: Path) -> None:
 def _processes():
     """Processes forked from one that has imported what they need but started no thread."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["test_cube_filling"])
+    context.set_forkserver_preload(["darts_acquisition.cube_filling"])
     return context
 
 

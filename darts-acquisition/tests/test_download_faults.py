@@ -185,14 +185,21 @@ def test_credentials_that_expire_between_two_assets_leave_no_scene(scene, s3, tm
 
 # ---- damage that only decoding can see: the item gives neither size nor checksum ----
 #
-# What no decoder can see is bits that are other bits within the coded pixels: of a JPEG 2000 or a TIFF with the right
-# length they give other pixels. Only a checksum tells.
+# What no decoder can see is bits that are other bits within the coded pixels, or in the tables of a TIFF: a file of the
+# right length then gives other pixels. Only a checksum tells.
 
 
 @pytest.fixture(scope="module")
 def band_files(scene):
     _, files = make_earth_search_scene("S2A_T08WMA_20240719T204021_L2A", GEOBOX, base_url="", bands=["blue"])
     return {"jp2": scene.files["B02_10m"], "tif": next(iter(files.values()))}
+
+
+@pytest.fixture(autouse=True)
+def several_pieces(monkeypatch):
+    # Small files are decoded in several threads too.
+    monkeypatch.setattr(decode, "STRIP_PX", 128)
+    monkeypatch.setattr(decode, "_PIECE_PX", 64)
 
 
 def outcome(tmp_path, data, original):
@@ -218,19 +225,13 @@ def test_a_file_cut_at_any_place_raises_or_decodes_right(band_files, tmp_path, k
     assert "wrong" not in ends, ends
 
 
-@pytest.mark.parametrize("kind", ["jp2", "tif"])
-def test_a_file_that_lost_or_gained_bytes_raises_or_decodes_right(band_files, tmp_path, kind):
-    data = band_files[kind]
+def test_a_jpeg_2000_that_lost_or_gained_bytes_raises(band_files, tmp_path):
+    data = band_files["jp2"]
     original = decoded(data)
     rng = random.Random(6)
-    # Behind the tables of a TIFF, which can be made to point at other tiles.
-    places = [rng.randrange(3000, len(data) - 1000) for _ in range(20)]
-    lost = [outcome(tmp_path, data[:at] + data[at + 500 :], original) for at in places]
-    gained = [outcome(tmp_path, data[: at + 500] + data[at:], original) for at in places]
-    # What lies behind the last tile of a TIFF changes nothing.
-    assert "wrong" not in lost + gained, (lost, gained)
-    assert "raises" in lost
-    assert "raises" in gained
+    for at in (rng.randrange(300, len(data) - 1000) for _ in range(20)):
+        assert outcome(tmp_path, data[:at] + data[at + 500 :], original) == "raises"
+        assert outcome(tmp_path, data[: at + 500] + data[at:], original) == "raises"
 
 
 def test_a_tiff_whose_table_of_tiles_is_lost_is_not_taken_for_one_without_data(tmp_path):
@@ -259,7 +260,7 @@ WORKER = """
     from dataclasses import replace
     import pystac
     import darts_utils.store
-    from darts_acquisition import decode, raw_scene, raw_store, stac_scenes
+    from darts_acquisition import decode, raw_scene, scene_writer, stac_scenes
     from darts_acquisition.stac_sources import CDSE_SOURCE
 
     def die(*args, **kwargs):
@@ -282,7 +283,7 @@ WORKER = """
         if where == "half a band":
             stac_scenes.decode_digital_numbers = die_halfway
         elif where == "second band":
-            raw_store.zarr.create_array = die_at_second(raw_store.zarr.create_array)
+            scene_writer.zarr.create_array = die_at_second(scene_writer.zarr.create_array)
         elif where == "rename":
             darts_utils.store._flush = die
         elif where == "list of bands":
@@ -301,7 +302,7 @@ WORKER = """
             outcome = f"{type(error).__name__}: {error}"
         left = os.listdir(job["store"])
         if job["disk_kb"]:
-            print([os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")], file=sys.stderr)
+            # Fails where a file is still held open, whose space would not be free yet.
             subprocess.run(["umount", job["store"]], check=True)
         print(json.dumps([outcome, left]), flush=True)
 
@@ -424,7 +425,7 @@ def test_on_a_full_disk_there_is_one_error_that_names_the_store_and_nothing_is_l
     fetched_kb = sum(map(len, scene.files.values())) // 1024
     failed = []
     # Full while fetching, and at several moments of writing; large enough at last.
-    for disk_kb in (fetched_kb // 2, fetched_kb, fetched_kb + 40, fetched_kb + 100, fetched_kb * 4):
+    for disk_kb in (fetched_kb // 8, fetched_kb // 2, fetched_kb, fetched_kb + 40, fetched_kb + 100, fetched_kb * 4):
         worker.start(tmp_path, proxy.url, BANDS, disk_kb=disk_kb)
         statuses, [(outcome, left)] = worker.finish()
         assert statuses == [0]

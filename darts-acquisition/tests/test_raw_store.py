@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from rasterio import Affine
 
 import darts_acquisition as da
-from darts_acquisition import raw_store
+from darts_acquisition import raw_store, scene_writer
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError, MissingDataError, StoreError
 
 
@@ -54,6 +54,7 @@ def test_the_store_on_disk_is_what_the_contract_says(store, cdse_id, geobox):
 
 def test_a_scene_of_several_chunks_comes_back(tmp_path, cdse_id, make_dataset, monkeypatch):
     monkeypatch.setattr(raw_store, "CHUNK_PX", 16)
+    monkeypatch.setattr(scene_writer, "CHUNK_PX", 16)
     geobox = GeoBox((50, 33), Affine(10, 0, 0, 0, -10, 0), "EPSG:32608")
     values = np.arange(50 * 33, dtype="uint16").reshape(50, 33)
     da.write_scene(tmp_path, da.CDSE, cdse_id, make_dataset(geobox, B02_10m=values), datetime=None)
@@ -277,3 +278,50 @@ def test_bands_that_are_no_digital_numbers_or_have_no_crs_are_refused(tmp_path, 
         da.write_scene(tmp_path, da.CDSE, cdse_id, scene_dn.astype("float32"), datetime=None)
     with pytest.raises(ConfigError, match="CRS"):
         da.write_scene(tmp_path, da.CDSE, cdse_id, scene_dn.drop_vars(["spatial_ref", "y", "x"]), datetime=None)
+
+
+def _ones(info):
+    return [(slice(0, info.geobox.shape.y), np.ones(info.geobox.shape.yx, "uint16"))]
+
+
+def test_an_update_makes_an_absent_scene_and_adds_to_one_that_is_there(tmp_path, cdse_id, geobox):
+    info = da.SceneInfo(scene_id=cdse_id, geobox=geobox)
+    for band in ("B02_10m", "B03_10m"):
+        with raw_store.updating_scene(tmp_path, da.CDSE, cdse_id) as update:
+            assert update.missing(["B02_10m", "B03_10m"])[-1] == "B03_10m"
+            with update.writing(info) as writer:
+                writer.add_band(band, _ones(info))
+    assert da.open_scene(tmp_path, da.CDSE, cdse_id).bands == ("B02_10m", "B03_10m")
+    with raw_store.updating_scene(tmp_path, da.CDSE, cdse_id) as update:
+        assert update.missing(["B02_10m", "B03_10m"]) == ()
+
+
+def test_an_error_while_bands_are_added_leaves_the_scene_as_it_was(store, cdse_id):
+    with (  # noqa: PT012 (the error comes after a band was written)
+        pytest.raises(RuntimeError, match="broke"),
+        raw_store.updating_scene(store, da.CDSE, cdse_id) as update,
+        update.writing(update.scene.info) as writer,
+    ):
+        writer.add_band("B11_20m", _ones(update.scene.info))
+        raise RuntimeError("the source broke")
+    assert da.open_scene(store, da.CDSE, cdse_id).bands == ("B02_10m", "B03_10m", "B04_10m", "B08_10m", "SCL_20m")
+
+
+def test_a_scratch_folder_goes_with_its_block_and_that_of_a_killed_process_with_the_next_update(store, cdse_id):
+    killed = store / f".cdse-s2-sr-scene-{cdse_id}.zarr.scratch"
+    killed.mkdir()
+    (killed / "0.jp2").write_bytes(b"half a file")
+    with raw_store.updating_scene(store, da.CDSE, cdse_id) as update:
+        assert not killed.exists()
+        with update.scratch() as folder:
+            assert list(folder.iterdir()) == []
+            (folder / "0.jp2").write_bytes(b"some")
+            assert da.list_scenes(store, da.CDSE) == [cdse_id]
+    assert [entry.name for entry in store.iterdir()] == [f"cdse-s2-sr-scene-{cdse_id}.zarr"]
+
+
+def test_strips_that_leave_rows_out_are_a_mistake(tmp_path, cdse_id, geobox):
+    info = da.SceneInfo(scene_id=cdse_id, geobox=geobox)
+    with pytest.raises(AssertionError), da.new_scene(tmp_path, da.CDSE, info) as writer:
+        writer.add_band("B02_10m", [(slice(0, 10), np.ones((10, 53), "uint16"))])
+    assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+EXAMPLES = re.findall(r"(?<!fragment -->\n)```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_the_example_of_writing_runs_as_it_stands(tmp_path, monkeypatch):

@@ -170,16 +170,9 @@ def test_online_what_is_missing_is_downloaded_and_kept(tmp_path, source, server)
     assert server.requests == []
 
 
-def test_a_collection_of_images_is_put_together(tmp_path, server):
+def test_a_collection_of_images_is_put_together(tmp_path, server, source):
     da.create_tcvis_cube(tmp_path / "TCTrend2022.icechunk", chunk=256)
-    with fault_proxy(server.url) as proxy:
-        # The server has images in a collection, but no description of the collection itself.
-        described = json.dumps({"type": "IMAGE_COLLECTION", "id": ASSETS[2022]})
-        proxy.faults(
-            Fault(rf"GET .*{ASSETS[2022]}", "status", status=200, body=described, content_type="application/json")
-        )
-        source = EarthEngineSource(project="test-project", url=proxy.url, retries=0, requests_per_second=None)
-        ds = da.load_tcvis(WIDE_TILE, tmp_path, 2021, source=source)
+    ds = da.load_tcvis(WIDE_TILE, tmp_path, 2021, source=source)
     np.testing.assert_array_equal(ds["tc_wetness"], _expected(f"{ASSETS[2022]}/part", "TCW_slope", ds.odc.geobox))
 
 

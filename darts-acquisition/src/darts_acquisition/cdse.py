@@ -120,4 +120,3 @@ def stac_scene_kind(source: StacSource) -> SceneKind:
         advice=f"`darts prepare-data sentinel2 {option}--optical`, with internet, fetches it",
         parse_id=parse_cdse_id,
     )
-

@@ -77,26 +77,33 @@ class _Marks:
     def __init__(self, grid: GeoBox, chunk_px: int) -> None:
         self._grid = grid
         self._chunk_px = chunk_px
-        self._marked = np.zeros([-(-side // chunk_px) for side in grid.shape.yx], bool)
+        self._shape = tuple(-(-side // chunk_px) for side in grid.shape.yx)
+        # Numbers row by row: a mark for each chunk of a grid of 2 m would take far longer to look through.
+        self._marks: list[np.ndarray] = []
 
     def chunks(self) -> list[ChunkIndex]:
         """Return the marked ones row by row."""
-        return [(int(i), int(j)) for i, j in np.argwhere(self._marked)]
+        return [divmod(number, self._shape[1]) for number in self.numbers().tolist()]
+
+    def numbers(self) -> np.ndarray:
+        """Return the marked ones, sorted, each once."""
+        return np.unique(np.concatenate(self._marks)) if self._marks else np.empty(0, int)
 
     def add_geobox(self, target: GeoBox, buffer_px: int) -> None:
         """Mark what lies under the footprint of a geobox."""
         under_window = _Marks(self._grid, self._chunk_px)
         for part, _ in parts_on_grid(window_of(target, self._grid, buffer_px), self._grid):
             under_window._add_window(part)
-        if under_window._marked.sum() > 1:
-            footprint = _Marks(self._grid, self._chunk_px)
-            if crs_of(target) == crs_of(self._grid):
-                # No margin: edges are straight on the grid too, and pixels that coincide are not resampled.
-                footprint._add_polygons(polygons_of(target.extent.geom), buffer_px)
-            else:
-                footprint.add_areas(target, buffer_px)
-            under_window._marked &= footprint._marked
-        self._marked |= under_window._marked
+        if under_window.numbers().size < 2:
+            self._marks.append(under_window.numbers())
+            return
+        footprint = _Marks(self._grid, self._chunk_px)
+        if crs_of(target) == crs_of(self._grid):
+            # No margin: edges are straight on the grid too, and pixels that coincide are not resampled.
+            footprint._add_polygons(polygons_of(target.extent.geom), buffer_px)
+        else:
+            footprint.add_areas(target, buffer_px)
+        self._marks.append(np.intersect1d(under_window.numbers(), footprint.numbers()))
 
     def add_areas(self, areas: Aoi, buffer_px: int) -> None:
         """Mark what lies under areas."""
@@ -117,7 +124,7 @@ class _Marks:
         left, top, right, bottom = polygon.bounds
         margin = margin_px - ROUNDING_PX
         low = np.floor((np.array([top, left]) - margin) / self._chunk_px).astype(int).clip(0)
-        high = np.ceil((np.array([bottom, right]) + margin) / self._chunk_px).astype(int).clip(None, self._marked.shape)
+        high = np.ceil((np.array([bottom, right]) + margin) / self._chunk_px).astype(int).clip(None, self._shape)
         if (high <= low).any():
             return
         i, j = (index.ravel() for index in np.mgrid[low[0] : high[0], low[1] : high[1]])
@@ -130,9 +137,9 @@ class _Marks:
         )
         shapely.prepare(polygon)
         hit = shapely.intersects(polygon, chunks)
-        self._marked[i[hit], j[hit]] = True
+        self._marks.append(i[hit] * self._shape[1] + j[hit])
 
     def _add_window(self, window: PixelWindow) -> None:
         chunk = self._chunk_px
-        rows, columns = (slice(start // chunk, -(-end // chunk)) for start, end in (window.rows, window.columns))
-        self._marked[rows, columns] = True
+        rows, columns = (np.arange(start // chunk, -(-end // chunk)) for start, end in (window.rows, window.columns))
+        self._marks.append((rows[:, None] * self._shape[1] + columns).ravel())

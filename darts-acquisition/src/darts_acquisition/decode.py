@@ -1,6 +1,10 @@
 """Bands as delivered (JPEG 2000, GeoTIFF) to strips on the grid of their scene."""
 
+import itertools
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,9 @@ STRIP_PX = CHUNK_PX
 """Rows of a strip: a chunk of the raw data store, two rows of tiles of the JPEG 2000 of Sentinel-2."""
 _BLEND_ROWS = 256
 """Rows that are interpolated at once; bounds the memory for floats."""
+_PIECE_PX = 1024
+"""Columns that a thread decodes at once: those of a tile of the JPEG 2000 of Sentinel-2."""
+_MOST_THREADS = 8
 
 
 def band_grid(path: Path) -> GeoBox:
@@ -41,10 +48,13 @@ def decode_digital_numbers(path: Path, grid: GeoBox) -> Iterator[tuple[slice, np
         StoreError: the file is damaged or holds something else.
         GridMismatchError: its pixels do not divide into those of `grid`.
     """
-    with open_raster(path) as source:
-        factor = _factor(source, grid, "uint16")
-        for rows in _strips(grid):
-            yield rows, _finer(source, rows, grid, factor) if factor > 1 else _read(source, rows)
+    band, factor = _open(path, grid, "uint16")
+    if factor == 1:
+        yield from ((rows, band.read(rows)) for rows in _strips(grid))
+        return
+    coarse = band.read(slice(0, band.height))
+    for rows in _strips(grid):
+        yield rows, _finer(coarse, rows, grid, factor)
 
 
 def decode_classes(path: Path, grid: GeoBox) -> Iterator[tuple[slice, np.ndarray]]:
@@ -54,19 +64,63 @@ def decode_classes(path: Path, grid: GeoBox) -> Iterator[tuple[slice, np.ndarray
         StoreError: the file is damaged or holds something else.
         GridMismatchError: its pixels do not divide into those of `grid`.
     """
-    with open_raster(path) as source:
-        factor = _factor(source, grid, "uint8")
-        for rows in _strips(grid):
-            first = rows.start // factor
-            coarse = _read(source, slice(first, -(-rows.stop // factor)))
-            fine = coarse.repeat(factor, axis=0).repeat(factor, axis=1)
-            skipped = rows.start - first * factor
-            yield rows, fine[skipped : skipped + rows.stop - rows.start, : grid.shape.x]
+    band, factor = _open(path, grid, "uint8")
+    coarse = band.read(slice(0, band.height))
+    for rows in _strips(grid):
+        first = rows.start // factor
+        fine = coarse[first : -(-rows.stop // factor)].repeat(factor, axis=0).repeat(factor, axis=1)
+        skipped = rows.start - first * factor
+        yield rows, fine[skipped : skipped + rows.stop - rows.start, : grid.shape.x]
+
+
+@dataclass(frozen=True)
+class _Band:
+    path: Path
+    height: int
+    width: int
+    dtype: str
+
+    def read(self, rows: slice) -> np.ndarray:
+        """Return some rows, decoded piece by piece in threads.
+
+        GDAL has threads for that too, in which damage of a JPEG 2000 turns into zeros without an error. Ours open the
+        file each for themselves, and raise.
+        """
+        values = np.empty((rows.stop - rows.start, self.width), self.dtype)
+
+        def read(corner: tuple[int, int]) -> None:
+            row, column = corner
+            height, width = min(STRIP_PX, rows.stop - row), min(_PIECE_PX, self.width - column)
+            with open_raster(self.path) as source:
+                piece = source.read(1, window=Window(column, row, width, height))
+            values[row - rows.start : row - rows.start + height, column : column + width] = piece
+
+        corners = list(itertools.product(range(rows.start, rows.stop, STRIP_PX), range(0, self.width, _PIECE_PX)))
+        pool = ThreadPoolExecutor(min(_threads(), len(corners)), "darts-decode")
+        try:
+            for _ in pool.map(read, corners):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return values
+
+
+def _threads() -> int:
+    # Those that a batch system gave us; not every system tells.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_THREADS)
 
 
 def _strips(grid: GeoBox) -> Iterator[slice]:
     for start in range(0, grid.shape.y, STRIP_PX):
         yield slice(start, min(start + STRIP_PX, grid.shape.y))
+
+
+def _open(path: Path, grid: GeoBox, dtype: str) -> tuple[_Band, int]:
+    """Return a band that holds `dtype`, and how many pixels of `grid` make up the side of one of its own."""
+    with open_raster(path) as source:
+        factor = _factor(source, grid, dtype)
+        return _Band(path, source.height, source.width, dtype), factor
 
 
 def _factor(source: rasterio.DatasetReader, grid: GeoBox, dtype: str) -> int:
@@ -99,56 +153,42 @@ def _require_blocks(source: rasterio.DatasetReader) -> None:
     raise StoreError(f"{source.name} holds no pixels at all; the file is damaged or was never filled")
 
 
-def _read(source: rasterio.DatasetReader, rows: slice) -> np.ndarray:
-    values: np.ndarray = source.read(1, window=Window(0, rows.start, source.width, rows.stop - rows.start))
-    return values
-
-
-def _finer(source: rasterio.DatasetReader, rows: slice, grid: GeoBox, factor: int) -> np.ndarray:
+def _finer(coarse: np.ndarray, rows: slice, grid: GeoBox, factor: int) -> np.ndarray:
     strip = np.empty((rows.stop - rows.start, grid.shape.x), "uint16")
-    first = max(0, _left(np.array([rows.start]), factor)[0].item())
-    last = min(source.height, _left(np.array([rows.stop - 1]), factor)[0].item() + 2)
-    coarse = _read(source, slice(first, last))
     columns = np.arange(grid.shape.x)
     for start in range(0, len(strip), _BLEND_ROWS):
         part = strip[start : start + _BLEND_ROWS]
-        part[:] = _blend(coarse, np.arange(len(part)) + rows.start + start, columns, factor, (first, source.height))
+        part[:] = _blend(coarse, np.arange(len(part)) + rows.start + start, columns, factor)
     return strip
 
 
-def _blend(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray, factor: int, cut: tuple[int, int]) -> np.ndarray:
-    """Return fine pixels, interpolated; `coarse` begins at row `cut[0]` of the `cut[1]` that the band has."""
-    above, below, row_weight = _neighbours(rows, factor, cut[1])
+def _blend(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray, factor: int) -> np.ndarray:
+    """Return fine pixels, interpolated."""
+    above, below, row_weight = _neighbours(rows, factor, coarse.shape[0])
     left, right, column_weight = _neighbours(columns, factor, coarse.shape[1])
-    needed = coarse[above.min() - cut[0] : below.max() + 1 - cut[0]]
+    first = above.min()
+    needed = coarse[first : below.max() + 1]
     values, valid = needed.astype("float32"), (needed != 0).astype("float32")
 
     def interpolated(field: np.ndarray) -> np.ndarray:
         # 0 adds nothing to the sum of values, as to the sum of weights.
-        offset = above.min()
-        lines = field[above - offset] * (1 - row_weight)[:, None]
-        lines += field[below - offset] * row_weight[:, None]
+        lines = field[above - first] * (1 - row_weight)[:, None]
+        lines += field[below - first] * row_weight[:, None]
         result: np.ndarray = lines[:, left] * (1 - column_weight)
         result += lines[:, right] * column_weight
         return result
 
     blended = interpolated(values)
     if not valid.all():
-        weights = interpolated(valid)
         # The nearest pixel has a weight of at least a quarter, so where it is valid this divides by no small number.
-        blended /= np.maximum(weights, np.float32(0.2))
-        nearest = needed[(rows // factor - above.min())[:, None], (columns // factor)[None, :]]
-        blended[nearest == 0] = 0
+        blended /= np.maximum(interpolated(valid), np.float32(0.2))
+        blended[needed[(rows // factor - first)[:, None], (columns // factor)[None, :]] == 0] = 0
     return np.rint(blended).astype("uint16")
 
 
 def _neighbours(fine: np.ndarray, factor: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the coarse pixels before and after the centres of fine ones, and the weight of the one after."""
-    left = _left(fine, factor)
+    left = (2 * fine + 1 - factor) // (2 * factor)
     # In units of half a fine pixel all positions are whole numbers.
     weight = ((2 * fine + 1 - factor - 2 * factor * left) / (2 * factor)).astype("float32")
     return left.clip(0, size - 1), (left + 1).clip(0, size - 1), weight
-
-
-def _left(fine: np.ndarray, factor: int) -> np.ndarray:
-    return (2 * fine + 1 - factor) // (2 * factor)

@@ -16,7 +16,7 @@ from darts_acquisition.gee_items import GRID_BAND, GeeItem, item_of
 from darts_acquisition.scene_choice import Criteria, choose_items, drop_older
 from darts_acquisition.search_dates import Interval, search_intervals
 from darts_acquisition.search_geometry import geometries_to_send, widen_at_antimeridian
-from darts_acquisition.stac_search import _limit, _tile_names
+from darts_acquisition.stac_search import percent_limit, tile_names
 from darts_acquisition.stac_sources import SCL, StacSource
 
 PAGE = 500
@@ -61,10 +61,10 @@ def search_gee_s2_sr(
     """
     criteria = Criteria(
         area=None if intersects is None else surface_of(shapely.union_all(list(read_areas(intersects)))),
-        tiles=None if tiles is None else _tile_names(tiles),
+        tiles=None if tiles is None else tile_names(tiles),
         intervals=search_intervals(start_date, end_date, months, years),
-        max_cloud_cover=_limit(max_cloud_cover, "max_cloud_cover"),
-        max_snow_cover=_limit(max_snow_cover, "max_snow_cover"),
+        max_cloud_cover=percent_limit(max_cloud_cover, "max_cloud_cover"),
+        max_snow_cover=percent_limit(max_snow_cover, "max_snow_cover"),
     )
     connect(source)
     infos = [info for query in _queries(criteria) for info in _pages(query, source)]

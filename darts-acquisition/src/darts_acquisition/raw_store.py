@@ -1,23 +1,21 @@
 """The raw data store: one Zarr v3 group a scene, digital numbers as delivered, complete or absent."""
 
 import errno
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import odc.geo.xr  # noqa: F401 (registers `.odc`)
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from darts_acquisition.locks import locked
 from darts_acquisition.raw_scene import RawScene, SceneInfo
+from darts_acquisition.scene_writer import CHUNK_PX, SceneWriter, plain_name
 from darts_acquisition.times import parse_utc
 from darts_utils.errors import ConfigError, DartsError, GridMismatchError, MissingBandError, StoreError
 from darts_utils.store import remove_leftovers, replacing
@@ -25,11 +23,6 @@ from darts_utils.store import remove_leftovers, replacing
 CDSE = "cdse-s2-sr-scene"
 GEE = "gee-s2-sr-scene"
 IMPORT = "import-s2-scene"
-
-CHUNK_PX = 2048
-DTYPES = ("uint8", "uint16")
-NAME_BYTES = 150
-"""Longest scene or band name; file systems take 255 with what is put around it."""
 
 
 def scene_path(store: Path | str, prefix: str, scene_id: str) -> Path:
@@ -146,7 +139,7 @@ def add_bands(
 
 
 @contextmanager
-def new_scene(store: Path | str, prefix: str, info: SceneInfo, *, overwrite: bool = False) -> Iterator["SceneWriter"]:
+def new_scene(store: Path | str, prefix: str, info: SceneInfo, *, overwrite: bool = False) -> Iterator[SceneWriter]:
     """Give a writer for a scene band by band; the scene appears under its name when the block ends well.
 
     Raises:
@@ -206,7 +199,7 @@ class SceneUpdate:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def writing(self, info: SceneInfo) -> Iterator["SceneWriter"]:
+    def writing(self, info: SceneInfo) -> Iterator[SceneWriter]:
         """Give a writer for bands; they count as there, all of them together, when the block ends well.
 
         Raises:
@@ -238,7 +231,7 @@ def _scratch(path: Path) -> Path:
 
 
 @contextmanager
-def _writing_new(path: Path, info: SceneInfo) -> Iterator["SceneWriter"]:
+def _writing_new(path: Path, info: SceneInfo) -> Iterator[SceneWriter]:
     with _as_store_error(info.scene_id, path), replacing(path) as temporary:
         zarr.create_group(temporary, zarr_format=3)
         writer = SceneWriter(temporary, info)
@@ -249,7 +242,7 @@ def _writing_new(path: Path, info: SceneInfo) -> Iterator["SceneWriter"]:
 
 
 @contextmanager
-def _writing_more(path: Path, scene: RawScene) -> Iterator["SceneWriter"]:
+def _writing_more(path: Path, scene: RawScene) -> Iterator[SceneWriter]:
     with _as_store_error(scene.info.scene_id, path):
         remove_leftovers(path / "zarr.json")
         writer = SceneWriter(path, scene.info, listed=True)
@@ -269,91 +262,6 @@ def _as_store_error(scene_id: str, path: Path) -> Iterator[None]:
             f"scene {scene_id}: cannot write {path}: {error.strerror or error}. Nothing was left behind."
             + (" Free space on that disk, or choose another store." if full else "")
         ) from error
-
-
-@dataclass
-class SceneWriter:
-    """Writes the bands of a scene into its folder."""
-
-    folder: Path
-    info: SceneInfo
-    listed: bool = False
-    """The folder is that of a scene which is there: each band is put in place whole, and its name listed later."""
-
-    def __post_init__(self) -> None:
-        self.bands: list[str] = []
-
-    def add_band(
-        self,
-        name: str,
-        strips: Iterable[tuple[slice, np.ndarray]],
-        *,
-        dtype: str = "uint16",
-        scale: float | None = None,
-        offset: float | None = None,
-    ) -> None:
-        """Write one band from strips of rows (rows, array of `dtype`), so that the whole never need be in memory.
-
-        Strips that begin on multiples of `CHUNK_PX` are written once.
-        """
-        if plain_name(name, "band name") in self.bands:
-            raise ConfigError(f"scene {self.info.scene_id}: band {name} is given twice")
-        if dtype not in DTYPES:
-            raise ConfigError(
-                f"scene {self.info.scene_id}, band {name}: digital numbers must be uint16 (classes uint8), got {dtype}"
-            )
-        if (scale is None) != (offset is None):
-            raise ConfigError(f"scene {self.info.scene_id}, band {name}: give scale and offset, or neither")
-        scaling: dict[str, Any] = (
-            {} if scale is None or offset is None else {"scale": _number(scale), "offset": _number(offset)}
-        )
-        with self._place(name) as folder:
-            array = zarr.create_array(
-                folder,
-                shape=self.info.geobox.shape.yx,
-                chunks=tuple(min(CHUNK_PX, side) for side in self.info.geobox.shape.yx),
-                dtype=dtype,
-                fill_value=0,
-                # The checksum makes a damaged chunk an error instead of wrong numbers.
-                compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
-                attributes=scaling,
-                dimension_names=("y", "x"),
-                # A chunk of zeros is written too: then a chunk file that is missing is damage, not nodata.
-                config={"write_empty_chunks": True},
-                zarr_format=3,
-            )
-            rows_written = 0
-            for rows, values in strips:
-                array[rows] = values
-                rows_written += len(values)
-        assert rows_written == self.info.geobox.shape.y, (name, rows_written)
-        self.bands.append(name)
-
-    @contextmanager
-    def _place(self, name: str) -> Iterator[Path]:
-        if not self.listed:
-            yield self.folder / name
-            return
-        remove_leftovers(self.folder / name)
-        with replacing(self.folder / name) as temporary:
-            yield temporary
-
-
-def plain_name(name: Any, what: str) -> str:
-    """Return `name` if it can be the name of a file in any folder.
-
-    Raises:
-        ConfigError: empty, too long, a path, or with control characters.
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{what} must be a text that is not empty, got {name!r}")
-    if name.startswith(".") or any(sign in "/\\:" or not sign.isprintable() for sign in name):
-        raise ConfigError(
-            f"{what} {name!r} must be a plain name: no slash, colon or control character, no dot in front"
-        )
-    if len(os.fsencode(name)) > NAME_BYTES:
-        raise ConfigError(f"{what} {name[:40]!r}… is longer than {NAME_BYTES} bytes; give a shorter one")
-    return name
 
 
 def _add_dataset(
@@ -388,9 +296,3 @@ def _of_band(value: float | Mapping[str, float] | None, name: str) -> float | No
     if name not in value:
         raise MissingBandError(f"scale or offset of band {name} is not given; given are {', '.join(value)}")
     return value[name]
-
-
-def _number(value: float) -> float:
-    if not np.isfinite(value):
-        raise ConfigError(f"scale and offset must be finite numbers, got {value!r}")
-    return float(value)

@@ -2,9 +2,9 @@
 
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +15,8 @@ from odc.geo.geobox import GeoBox
 from darts_acquisition import raw_store
 from darts_acquisition.asset_servers import AssetServers, shown
 from darts_acquisition.decode import band_grid, decode_classes, decode_digital_numbers
-from darts_acquisition.raw_store import SceneUpdate, SceneWriter
+from darts_acquisition.raw_store import SceneUpdate
+from darts_acquisition.scene_writer import SceneWriter
 from darts_acquisition.stac_items import ItemAsset, finest, is_utm, item_assets, item_grid, scene_info
 from darts_acquisition.stac_sources import SCL, StacSource
 from darts_acquisition.transfer_report import SILENT, TransferReport
@@ -153,17 +154,14 @@ class _Download:
         self._checked_grid(asset, file)
         decode = decode_classes if asset.scaling is None else decode_digital_numbers
         scale, offset = asset.scaling or (None, None)
-        writer.add_band(
-            asset.name,
-            self._named(asset, decode(file, writer.info.geobox)),
-            dtype="uint8" if asset.scaling is None else "uint16",
-            scale=scale,
-            offset=offset,
-        )
+        dtype = "uint8" if asset.scaling is None else "uint16"
+        # Closed at once when writing fails: a file that is open still takes its place on the disk.
+        with closing(self._named(asset, decode(file, writer.info.geobox))) as strips:
+            writer.add_band(asset.name, strips, dtype=dtype, scale=scale, offset=offset)
 
     def _named(
         self, asset: ItemAsset, strips: Iterator[tuple[slice, np.ndarray]]
-    ) -> Iterator[tuple[slice, np.ndarray]]:
+    ) -> Generator[tuple[slice, np.ndarray], None, None]:
         with self._naming(asset):
             yield from strips
 

@@ -258,3 +258,5 @@ def _cql2(criteria: Criteria, source: StacSource) -> dict[str, Any] | None:
     if len(conditions) > 1:
         return {"op": "and", "args": conditions}
     return conditions[0] if conditions else None
+
+

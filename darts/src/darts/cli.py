@@ -52,7 +52,7 @@ app.command("darts.commands.demo:demo", name="demo", help="Make a synthetic Arct
 app.command(
     "darts.commands.import_scene:import_scene",
     name="import-scene",
-    help="Put one's own GeoTIFF into the raw data store.",
+    help="Put one's own GeoTIFFs and SAFE products into the raw data store.",
 )
 app.command("darts.commands.env_info:env_info", name="env-info", help="Show versions, devices, memory and folders.")
 prepare_data.command(

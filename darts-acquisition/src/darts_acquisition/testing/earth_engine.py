@@ -155,9 +155,15 @@ class _Handler(LoopbackHandler):
         elif name.endswith((":listAssets", ":listImages")):
             self._reply_list(name.rpartition(":")[0], query)
         elif "/assets/" in name:
-            self.reply_json(200, _described(self._asset(name)))
+            self.reply_json(200, self._collection(name) or _described(self._asset(name)))
         else:
             raise EarthEngineError(f"the test server does not know {path}", 404, "NOT_FOUND")
+
+    def _collection(self, name: str) -> dict[str, Any] | None:
+        asset_id = _PROJECTS.sub("", name)
+        if asset_id in self.server.assets or not any(key.startswith(f"{asset_id}/") for key in self.server.assets):
+            return None
+        return {"type": "IMAGE_COLLECTION", "name": name, "id": asset_id}
 
     def _asset(self, name: str) -> Element:
         asset_id = _PROJECTS.sub("", name)

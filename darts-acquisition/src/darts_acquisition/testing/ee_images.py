@@ -31,7 +31,8 @@ def stored_band(name: str, values: np.ndarray, valid: np.ndarray | None, grid: G
     def sample(target: Grid) -> tuple[np.ndarray, np.ndarray]:
         row, column, inside = target.indices(grid)
         good = inside if valid is None else inside & valid[row, column]
-        return np.where(good, values[row, column], 0).astype(values.dtype), good
+        # What lies under a mask is sent as it is, so that clients that forget to unmask are found out.
+        return np.where(inside, values[row, column], 0).astype(values.dtype), good
 
     return Band(name, values.dtype, sample, grid)
 
@@ -82,7 +83,7 @@ def mosaic(collection: Collection) -> Element:
 
 
 def encode_pixels(image: Element, file_format: str, grid: Grid, only: list[str] | None) -> bytes:
-    """Return an image's pixels on a grid as NPY or GeoTIFF, 0 where masked.
+    """Return an image's pixels on a grid as NPY or GeoTIFF; whatever lies there where masked.
 
     Raises:
         EarthEngineError: more than Earth Engine sends at once, or another format.
@@ -93,8 +94,8 @@ def encode_pixels(image: Element, file_format: str, grid: Grid, only: list[str] 
     _check_size(bands, grid)
     arrays = {}
     for band in bands:
-        values, valid = band.sample(grid)
-        arrays[band.name] = np.where(np.broadcast_to(valid, grid.shape), values, 0).astype(band.dtype)
+        values, _ = band.sample(grid)
+        arrays[band.name] = np.broadcast_to(values, grid.shape).astype(band.dtype)
     if file_format in ("NPY", "NUMPY_NDARRAY"):
         packed = np.empty(grid.shape, [(name, values.dtype) for name, values in arrays.items()])
         for name, values in arrays.items():
@@ -167,7 +168,8 @@ def _unmask(input: Element, value: Element | None = None, sameFootprint: bool = 
             inside = np.ones(grid.shape, bool)
             if sameFootprint and band.grid is not None:  # beyond the image's edges nothing is filled
                 inside = np.broadcast_to(grid.indices(band.grid)[2], grid.shape)
-            return np.where(valid, values, fill.sample(grid)[0]).astype(band.dtype), valid | inside
+            filled = np.where(inside & ~valid, fill.sample(grid)[0], values)
+            return filled.astype(band.dtype), valid | inside
 
         return replace(band, sample=sample)
 

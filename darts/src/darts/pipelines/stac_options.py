@@ -17,7 +17,7 @@ class StacOptions:
     collection: str | None = None
     """Its collection of Sentinel-2 Level-2A scenes."""
     assets: dict[str, str] | None = None
-    """Name of the asset by band (--stac.assets.blue B02, … and s2_scl for the scene classification)."""
+    """Names of its assets by band: blue, green and so on, and s2_scl for the scene classification."""
     s3_endpoint: str | None = None
     """Address of the S3 service that s3:// assets lie on."""
     s3_region: str | None = None

@@ -1,0 +1,112 @@
+"""Writing the bands of a scene into its folder of the raw data store."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from darts_acquisition.raw_scene import SceneInfo
+from darts_utils.errors import ConfigError
+from darts_utils.store import remove_leftovers, replacing
+
+CHUNK_PX = 2048
+DTYPES = ("uint8", "uint16")
+NAME_BYTES = 150
+"""Longest scene or band name; file systems take 255 with what is put around it."""
+
+
+@dataclass
+class SceneWriter:
+    """Writes the bands of a scene into its folder."""
+
+    folder: Path
+    info: SceneInfo
+    listed: bool = False
+    """The folder is that of a scene which is there: each band is put in place whole, and its name listed later."""
+
+    def __post_init__(self) -> None:
+        self.bands: list[str] = []
+
+    def add_band(
+        self,
+        name: str,
+        strips: Iterable[tuple[slice, np.ndarray]],
+        *,
+        dtype: str = "uint16",
+        scale: float | None = None,
+        offset: float | None = None,
+    ) -> None:
+        """Write one band from strips of rows (rows, array of `dtype`), so that the whole never need be in memory.
+
+        Strips that begin on multiples of `CHUNK_PX` are written once.
+        """
+        if plain_name(name, "band name") in self.bands:
+            raise ConfigError(f"scene {self.info.scene_id}: band {name} is given twice")
+        if dtype not in DTYPES:
+            raise ConfigError(
+                f"scene {self.info.scene_id}, band {name}: digital numbers must be uint16 (classes uint8), got {dtype}"
+            )
+        if (scale is None) != (offset is None):
+            raise ConfigError(f"scene {self.info.scene_id}, band {name}: give scale and offset, or neither")
+        scaling: dict[str, Any] = (
+            {} if scale is None or offset is None else {"scale": _number(scale), "offset": _number(offset)}
+        )
+        with self._place(name) as folder:
+            array = zarr.create_array(
+                folder,
+                shape=self.info.geobox.shape.yx,
+                chunks=tuple(min(CHUNK_PX, side) for side in self.info.geobox.shape.yx),
+                dtype=dtype,
+                fill_value=0,
+                # The checksum makes a damaged chunk an error instead of wrong numbers.
+                compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+                attributes=scaling,
+                dimension_names=("y", "x"),
+                # A chunk of zeros is written too: then a chunk file that is missing is damage, not nodata.
+                config={"write_empty_chunks": True},
+                zarr_format=3,
+            )
+            rows_written = 0
+            for rows, values in strips:
+                array[rows] = values
+                rows_written += len(values)
+        assert rows_written == self.info.geobox.shape.y, (name, rows_written)
+        self.bands.append(name)
+
+    @contextmanager
+    def _place(self, name: str) -> Iterator[Path]:
+        if not self.listed:
+            yield self.folder / name
+            return
+        remove_leftovers(self.folder / name)
+        with replacing(self.folder / name) as temporary:
+            yield temporary
+
+
+def plain_name(name: Any, what: str) -> str:
+    """Return `name` if it can be the name of a file in any folder.
+
+    Raises:
+        ConfigError: empty, too long, a path, or with control characters.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{what} must be a text that is not empty, got {name!r}")
+    if name.startswith(".") or any(sign in "/\\:" or not sign.isprintable() for sign in name):
+        raise ConfigError(
+            f"{what} {name!r} must be a plain name: no slash, colon or control character, no dot in front"
+        )
+    if len(os.fsencode(name)) > NAME_BYTES:
+        raise ConfigError(f"{what} {name[:40]!r}… is longer than {NAME_BYTES} bytes; give a shorter one")
+    return name
+
+
+def _number(value: float) -> float:
+    if not np.isfinite(value):
+        raise ConfigError(f"scale and offset must be finite numbers, got {value!r}")
+    return float(value)
