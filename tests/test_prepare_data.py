@@ -229,10 +229,13 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing_half_done(world: World, d
         process = subprocess.Popen(
             [sys.executable, "-m", "darts", *command, *world.behind(proxy.url)], stderr=subprocess.PIPE, text=True
         )
-        while not any("jp2" in path for _, path in proxy.requests) and process.poll() is None:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=60)  # far less than the server stalls
+        try:
+            while not any("jp2" in path for _, path in proxy.requests) and process.poll() is None:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, shown = process.communicate(timeout=60)  # far less than the server stalls
+        finally:
+            process.kill()
     assert process.returncode == 130, shown
     assert "interrupted" in shown
     store = data / "input/sentinel2/cdse-scenes"

@@ -11,7 +11,13 @@ from rasterio import Affine
 import darts_acquisition as da
 from darts_acquisition.arcticdem import missing_arcticdem
 from darts_acquisition.arcticdem_source import ArcticDemSource
-from darts_acquisition.testing import make_pgc_collection, make_pgc_tile, stac_server
+from darts_acquisition.testing import (
+    cql2_stac_server,
+    file_server,
+    make_pgc_collection,
+    make_pgc_tile,
+    stac_server,
+)
 from darts_acquisition.testing.arcticdem_mosaic import Mosaic, serve_mosaic
 from darts_utils.errors import ConfigError, MissingDataError, RemoteError
 
@@ -96,7 +102,7 @@ def mosaic(tmp_path_factory):
 
 
 def _empty_cube(folder: Path) -> da.Cube:
-    return da.create_arcticdem_cube(folder / "arcticdem_10m.icechunk", 10, chunk=64)
+    return da.create_arcticdem_cube(folder / "arcticdem_10m.icechunk", 10, chunk=100)
 
 
 def _check(cube: da.Cube, mosaic: Mosaic, chunks) -> None:
@@ -197,8 +203,6 @@ def test_where_there_is_no_tile_the_sea_is_remembered(mosaic, tmp_path):
 
 
 def test_s3_addresses_are_read_over_https_without_keys(mosaic, tmp_path):
-    from darts_acquisition.testing import cql2_stac_server
-
     https = mosaic.files.url + "/arcticdem/"
     items = json.loads(json.dumps(mosaic.items).replace(https, "s3://arcticdem/"))
     with cql2_stac_server(make_pgc_collection(10), items) as server:
@@ -210,11 +214,9 @@ def test_s3_addresses_are_read_over_https_without_keys(mosaic, tmp_path):
 
 @pytest.mark.parametrize("resolution", [2, 32])
 def test_other_resolutions_come_from_collections_of_their_own(tmp_path, resolution):
-    from darts_acquisition.testing import file_server
-
     grid = da.arcticdem_geobox(resolution)
     tile = GeoBox((200, 200), Affine(5, 0, 471_000, 0, -5, 7_550_000), "EPSG:32608")
-    box = da.Cube("", grid, 64, {}, {}).aligned(tile)
+    box = da.Cube(tmp_path, grid, 300, {}, {}).aligned(tile)
     dem = np.random.default_rng(0).uniform(0, 900, box.shape.yx).astype("float32")
     name = "41_16_1_1" if resolution == 2 else "41_16"
     files = tmp_path / "files"
@@ -224,7 +226,7 @@ def test_other_resolutions_come_from_collections_of_their_own(tmp_path, resoluti
             (files / path).parent.mkdir(parents=True, exist_ok=True)
             (files / path).write_bytes(content)
         with stac_server(make_pgc_collection(resolution), [item]) as endpoint:
-            cube = da.create_arcticdem_cube(tmp_path / f"arcticdem_{resolution}m.icechunk", resolution, chunk=64)
+            cube = da.create_arcticdem_cube(tmp_path / f"arcticdem_{resolution}m.icechunk", resolution, chunk=300)
             da.download_arcticdem(tile, tmp_path, resolution, source=ArcticDemSource(endpoint=endpoint, retries=0))
     stored = cube.read(tile)
     column, row = (round(n) for n in ~box.affine * (stored.odc.geobox.affine.c, stored.odc.geobox.affine.f))
@@ -237,11 +239,9 @@ def test_other_resolutions_come_from_collections_of_their_own(tmp_path, resoluti
 
 def test_a_tile_between_the_pixels_is_interpolated(tmp_path):
     """As those along the meridian x = 0 of the mosaic of 32 m, which begin 12 or 20 m off."""
-    from darts_acquisition.testing import file_server
-
     grid = da.arcticdem_geobox(32)
     tile = GeoBox((40, 40), Affine(32, 0, -640, 0, -32, -1_000_000), "EPSG:3413")
-    chunk = da.Cube("", grid, 64, {}, {}).aligned(tile)
+    chunk = da.Cube(tmp_path, grid, 64, {}, {}).aligned(tile)
     box = GeoBox((200, 200), Affine(32, 0, chunk.affine.c - 320 + 12, 0, -32, chunk.affine.f + 320), "EPSG:3413")
     rows, columns = np.mgrid[:200, :200] + 0.5
     # A plane: interpolation must give it back, to rounding.

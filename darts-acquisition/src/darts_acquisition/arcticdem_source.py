@@ -197,21 +197,20 @@ def _add_tile(
     item: Item, block: GeoBox, dem: np.ndarray, mask: np.ndarray, source: ArcticDemSource, server: RangeServer
 ) -> None:
     """Fill what a block still lacks from a tile."""
-    lacking = np.isnan(dem)
-    if not lacking.any():
+    if not np.isnan(dem).any():
         return
     elevation = _read(item, source.dem_asset, block, source, server, _elevation, "bilinear", np.nan)
     if elevation is None:
         return
     place = elevation.place
-    take = lacking[place] & np.isfinite(elevation.values)
+    take = np.isnan(dem[place]) & np.isfinite(elevation.values)
     if not take.any():
         return
     valid = _read(item, source.mask_asset, block, source, server, _validity, "nearest", 0)
     if valid is None or valid.place != place:
         raise RemoteError(f"item {item.id}: {source.mask_asset} has not the extent of {source.dem_asset}")
-    dem[place][take] = elevation.values[take]
-    mask[place][take] = valid.values[take]
+    np.copyto(dem[place], elevation.values, where=take)
+    np.copyto(mask[place], valid.values, where=take)
 
 
 def _read(
@@ -241,9 +240,9 @@ def _elevation(stored: np.ndarray, nodata: float | None) -> np.ndarray:
     dem = stored.astype("float32", copy=False)
     if nodata is not None:
         dem[dem == np.float32(nodata)] = np.nan
-    known = dem[np.isfinite(dem)]
-    if known.size and not ELEVATION_M[0] <= known.min() <= known.max() <= ELEVATION_M[1]:
-        raise DamageError(f"elevations from {known.min():g} to {known.max():g} m")
+    low, high = np.fmin.reduce(dem, axis=None), np.fmax.reduce(dem, axis=None)
+    if low < ELEVATION_M[0] or high > ELEVATION_M[1]:
+        raise DamageError(f"elevations from {low:g} to {high:g} m")
     return dem
 
 

@@ -223,7 +223,10 @@ class AssetServers:
             )
             return session.client("s3", endpoint_url=source.s3_endpoint, region_name=source.s3_region, config=config)
 
+        if source.s3_endpoint is not None and "amazonaws.com" not in source.s3_endpoint:
+            return client("path")
         made = client("auto")
+        # The environment or the profile may have named another service.
         return made if "amazonaws.com" in made.meta.endpoint_url else client("path")
 
 

@@ -10,8 +10,8 @@ from rasterio import Affine
 FILLED = "filled"
 """Array with 1 for each chunk that was written."""
 MANIFEST_CHUNKS = 16
-"""Side of the block of chunks whose addresses share a file, in cubes of up to 256 × 256 chunks; in larger ones there are
-as many files. Each commit writes the files of the blocks it touched anew: with one file for all, 1600 commits took
+"""Side of the block of chunks whose addresses share a file, in cubes of up to 256 × 256 chunks; larger ones have no
+more files than that. Each commit writes the files of the blocks it touched anew: with one file for all, 1600 commits took
 950 MB, and that grows with the square of their number. With many files commits become slow (0.6 s for 5,000)."""
 
 
@@ -66,7 +66,7 @@ def read_layout(path: Path) -> tuple[GeoBox, int, dict[str, float], dict[str, An
 
 
 def repository(path: Path, *, create: int = 0) -> Any:
-    """Open the repository of a cube, or make an empty one where addresses of `create` × `create` chunks share a file."""
+    """Open the repository of a cube, or make one; `create` is the side of the block of chunks that share a file."""
     import icechunk
 
     # Icechunk warns at each opening that local commits are not safe to run at once; ours hold a lock.

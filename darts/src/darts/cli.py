@@ -39,7 +39,9 @@ app = App(
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
+    suppress_keyboard_interrupt=False,  # `run_command_line` tells what an interrupt leaves
 )
+app.meta.suppress_keyboard_interrupt = False
 run = App(name="run", help="Find thaw features in satellite images.")
 prepare_data = App(name="prepare-data", help="Download everything a later offline run needs.")
 model = App(name="model", help="Look at checkpoints and convert older ones.")

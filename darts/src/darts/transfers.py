@@ -134,7 +134,7 @@ class _LiveDisplay:
         self._state, self._progress = state, progress
         self._in_bytes = state.n_bytes is not None
         total = state.n_bytes if self._in_bytes else state.items
-        self._task = progress.add_task(f"fetching {state.what}", total=total, state=state.text())
+        self._task = progress.add_task("fetching", total=total, state=state.text())
 
     def received(self, n_bytes: int) -> None:
         self._state.add(n_bytes=n_bytes)

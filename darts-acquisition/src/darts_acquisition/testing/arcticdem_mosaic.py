@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -52,7 +53,7 @@ class Mosaic:
 
 
 @contextlib.contextmanager
-def serve_mosaic(folder: Path, **changes) -> Iterator[Mosaic]:
+def serve_mosaic(folder: Path, **changes: Any) -> Iterator[Mosaic]:
     """Serve two tiles that overlap by a rim, with holes, and a strip of sea below, until the block ends.
 
     Args:
