@@ -222,6 +222,14 @@ def test_tables_of_options_name_exactly_what_help_names(hooks: ModuleType) -> No
         assert in_table == {name for name in in_help if not re.match(r"--(\w+\.)?no-", name) or name in in_table}
 
 
+def test_every_test_that_the_table_of_faults_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/guides/faults.md").read_text(encoding="utf-8")))
+    files = [*(ROOT / "tests").glob("test_*.py"), *(ROOT / "darts-acquisition/tests").rglob("test_*.py")]
+    there = {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)}
+    assert len(named) > 40
+    assert named <= there, named - there
+
+
 def test_an_unknown_marker_stops_the_build(hooks: ModuleType) -> None:
     with pytest.raises(KeyError):
         hooks.fill_markers("<!-- table: bandz -->", "index.md")

@@ -89,8 +89,8 @@ def load_arcticdem(
         mask[rows] = (mask[rows] == 1) & np.isfinite(dem[rows])
     return xr.Dataset(
         {
-            "dem": describe(raw["dem"].drop_attrs(deep=False), "dem", _SOURCE),
-            "arcticdem_data_mask": describe(raw["datamask"].drop_attrs(deep=False), "arcticdem_data_mask", _SOURCE),
+            "dem": describe(_bare(raw["dem"]), "dem", _SOURCE),
+            "arcticdem_data_mask": describe(_bare(raw["datamask"]), "arcticdem_data_mask", _SOURCE),
         }
     )
 
@@ -140,6 +140,13 @@ def download_arcticdem(
     stop = threading.Event()
     fetch = arcticdem_fetcher(resolution, source, report, stop)
     return fill_cube(cube, missing, fetch, workers=source.connections, on_chunk=on_chunk, stop=stop)
+
+
+def _bare(stored: xr.DataArray) -> xr.DataArray:
+    """Return an array without attributes; `drop_attrs` would copy the pixels, a gigabyte for a scene."""
+    bare = stored.copy(deep=False)
+    bare.attrs = {}
+    return bare
 
 
 def _path(data_dir: Path | str, resolution: int) -> Path:

@@ -186,18 +186,30 @@ def _reaches_into(item: Item, block: GeoBox) -> bool:
         raise RemoteError(
             f"item {item.id} of {item.collection_id} is in {code}, but the mosaic is in EPSG:{crs_of(block).to_epsg()}"
         )
+    rows, columns = _place(item, block)
+    return rows.start < rows.stop and columns.start < columns.stop
+
+
+def _place(item: Item, block: GeoBox) -> tuple[slice, slice]:
+    """Return the rows and columns of a block that an item says it reaches; all where it does not say."""
+    height, width = block.shape.yx
     bounds = item.properties.get("proj:bbox")
-    if code is None or not isinstance(bounds, list) or len(bounds) != 4:
-        return True
-    left, bottom, right, top = block.boundingbox
-    return bool(bounds[0] < right and bounds[2] > left and bounds[1] < top and bounds[3] > bottom)
+    if not isinstance(bounds, list) or len(bounds) != 4:
+        return slice(0, height), slice(0, width)
+    left, bottom, right, top = bounds
+    a, _, x, _, e, y = block.affine[:6]
+    rows, columns = ((top - y) / e, (bottom - y) / e), ((left - x) / a, (right - x) / a)
+    return tuple(  # type: ignore[return-value]
+        slice(max(int(np.floor(start)), 0), min(int(np.ceil(end)), side))
+        for (start, end), side in ((rows, height), (columns, width))
+    )
 
 
 def _add_tile(
     item: Item, block: GeoBox, dem: np.ndarray, mask: np.ndarray, source: ArcticDemSource, server: RangeServer
 ) -> None:
     """Fill what a block still lacks from a tile."""
-    if not np.isnan(dem).any():
+    if not np.isnan(dem[_place(item, block)]).any():
         return
     elevation = _read(item, source.dem_asset, block, source, server, _elevation, "bilinear", np.nan)
     if elevation is None:

@@ -11,8 +11,8 @@ FILLED = "filled"
 """Array with 1 for each chunk that was written."""
 MANIFEST_CHUNKS = 16
 """Side of the block of chunks whose addresses share a file, in cubes of up to 256 × 256 chunks; larger ones have no
-more files than that. Each commit writes the files of the blocks it touched anew: with one file for all, 1600 commits took
-950 MB, and that grows with the square of their number. With many files commits become slow (0.6 s for 5,000)."""
+more files than that. Each commit writes the files of the blocks it touched anew: with one file for all, 1600 commits
+took 950 MB, and that grows with the square of their number. With many files commits are slow (0.6 s for 5,000)."""
 
 
 def create_layout(path: Path, geobox: GeoBox, variables: Mapping[str, tuple[str, float]], chunk: int) -> None:
