@@ -57,7 +57,8 @@ def read_layout(path: Path) -> tuple[GeoBox, int, dict[str, float], dict[str, An
             else f"it has no array {FILLED!r}"
         )
     geobox = GeoBox(tuple(attrs["shape"]), Affine(*attrs["transform"]), attrs["crs"])
-    arrays = {name: array for name, array in group.arrays() if name != FILLED}
+    # Zarr lists arrays in any order.
+    arrays = {name: array for name, array in sorted(group.arrays(), key=lambda pair: pair[0]) if name != FILLED}
     shapes = {array.shape for array in arrays.values()}
     if shapes != {geobox.shape.yx}:
         raise ValueError(f"its arrays have the shapes {sorted(shapes)}")
