@@ -98,6 +98,7 @@ def test_two_models_of_one_name(fails: Callable, tmp_path: Path, sample: Sample)
         (("--bathc-size", 3), ("--bathc-size", "--batch-size")),
         (("--no-raw-data-store",), ("no_raw_data_store", "offline")),
         (("--stac.endpoint", "stac.example.org"), ("endpoint", "http")),
+        (("--stac.s3-endpoint", "127.0.0.1:99"), ("s3_endpoint", "http")),
         (("--stac.retries", -1), ("retries", "0 or more")),
         (("--stac.assets.bleu", "B02"), ("bleu",)),
     ],
@@ -112,7 +113,9 @@ def test_parameters_that_cannot_work(fails: Callable, tokens: tuple, words: tupl
 def test_scene_selections(fails: Callable, sample: Sample, tmp_path: Path) -> None:
     assert "got none of them" in fails(selection=())
     assert "got scene_ids and tile_ids" in fails("--tile-ids", "08WMA")
-    assert "was not prepared; run `darts prepare-data" in fails(selection=("--tile-ids", "08WMA"))
+    message = fails(selection=("--tile-ids", "08WMA"))
+    assert "was not prepared" in message
+    assert "run `darts prepare-data" in message
     assert "does not exist" in fails(selection=("--scene-id-file", tmp_path / "none.json"))
     (tmp_path / "bad.json").write_text('{"a": 1}')
     assert "JSON list" in fails(selection=("--scene-id-file", tmp_path / "bad.json"))

@@ -195,6 +195,52 @@ def test_scenes_of_earth_engine_are_prepared_and_run_offline(
     assert (tmp_path / "out" / EE_SCENE / "probabilities.tif").is_file()
 
 
+def test_a_tile_whose_area_is_not_known_is_a_failure_of_the_auxiliary_data(
+    darts: Callable, world: World, data: Path
+) -> None:
+    options = ("--darts-dir", data, *world.options, "--aux")
+    unknown = darts("prepare-data", "sentinel2", "--scene-ids", "abc", *options)
+    assert unknown.code == 1, unknown.text
+    assert counts(unknown) == (0, 0, 1)
+    assert "has no scene abc" in unknown.flat
+    some = darts("prepare-data", "sentinel2", "--scene-ids", "abc", SCENES[0], *options)
+    assert some.code == 1
+    assert counts(some) == (2, 0, 1)
+    imported = darts("prepare-data", "sentinel2", "--raw-data-source", "import", "--scene-ids", "foo", *options)
+    assert imported.code == 1
+    assert counts(imported) == (0, 0, 1)
+
+
+def test_preparing_and_offline_exclude_each_other(darts: Callable, world: World, data: Path) -> None:
+    asked = len(world.stac.requests)
+    result = darts("prepare-data", "sentinel2", *SELECTION, "--darts-dir", data, *world.options, "--aux", "--offline")
+    assert result.code == 2
+    assert "offline" in result.flat
+    assert len(world.stac.requests) == asked
+
+
+def test_an_offline_run_after_a_preparation_in_one_script_asks_no_server(
+    world: World, data: Path, sample: Sample
+) -> None:
+    from dataclasses import replace
+
+    from darts.pipelines import Sentinel2Pipeline
+    from darts.pipelines.stac_options import StacOptions
+
+    stac = StacOptions(endpoint=world.stac.url, s3_endpoint=world.s3.endpoint, requests_per_second=500)
+    pipeline = Sentinel2Pipeline(
+        tile_ids=["08WMA"], years=[2023], stac=stac, raw_data_store=str(data / "store"),  # type: ignore[arg-type]
+        model_files=[sample.optical_model], output_data_dir=data / "out",
+    )  # fmt: skip
+    assert pipeline.prepare_data(optical=True).exit_code == 0
+    asked = len(world.stac.requests)
+    summary = replace(pipeline, offline=True).run()
+    assert summary.count("success") == 2
+    pipeline.offline = True
+    assert pipeline.run().count("skipped") == 2
+    assert len(world.stac.requests) == asked
+
+
 def test_without_a_raw_data_store_nothing_is_kept(darts: Callable, world: World, data: Path, tmp_path: Path) -> None:
     result = darts(
         "run", "sentinel2", "--scene-ids", SCENES[0], "--darts-dir", data, *world.options, "--no-raw-data-store",

@@ -11,9 +11,10 @@ import rasterio
 
 import darts_acquisition as da
 from darts_acquisition import http_ranges, stac_client
+from darts_acquisition.arcticdem_source import arcticdem_fetcher
 from darts_acquisition.testing import Fault, cql2_stac_server, file_server, make_pgc_collection
 from darts_acquisition.testing.arcticdem_mosaic import TILE, Mosaic, serve_mosaic
-from darts_utils.errors import RemoteError
+from darts_utils.errors import ConfigError, RemoteError
 
 DEM = "41_16_10m_v4.1_dem.tif"
 BLOCKS = rf"GET .*{re.escape(DEM)}"
@@ -170,6 +171,30 @@ def test_a_search_that_fails_is_an_error_and_no_sea(mosaic, cube, fault, message
     with pytest.raises(RemoteError, match=message):
         _download(cube, mosaic)
     assert cube.missing(TILE) == cube.chunks_touching(TILE)
+
+
+def test_a_search_that_finds_less_than_it_says_is_an_error_and_no_sea(mosaic, cube):
+    def page(items, **changes):
+        body = json.dumps({"type": "FeatureCollection", "features": items, "numberMatched": 4, "links": []})
+        return Fault("POST /search", "status", status=203, body=body, content_type="application/json", **changes)
+
+    # The first search asks whether the collection has any item.
+    mosaic.api.faults(page(mosaic.items[:1], times=1), page([]))
+    with pytest.raises(RemoteError, match="4 items match, but sent 0"):
+        _download(cube, mosaic)
+    assert cube.missing(TILE) == cube.chunks_touching(TILE)
+
+
+def test_secrets_of_the_api_are_not_shown(mosaic):
+    address = f"{mosaic.source.endpoint.replace('http://', 'http://user:password@')}?token=hidden"
+    source = replace(mosaic.source, endpoint=address, collections={10: "none"})
+    with pytest.raises(RemoteError) as caught:
+        arcticdem_fetcher(10, source)
+    assert "password" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    with pytest.raises(ConfigError) as refused:
+        replace(source, endpoint="ftp://user:password@host")
+    assert "password" not in str(refused.value)
 
 
 def _with_items(mosaic: Mosaic, change):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from rasterio import Affine
 
 from darts_acquisition import earth_engine_pixels, raw_store
 from darts_acquisition.earth_engine import EarthEngineSource, connect
+from darts_acquisition.earth_engine_requests import ask
 from darts_acquisition.gee import download_gee_s2_sr_scene
 from darts_acquisition.gee_items import get_gee_item
 from darts_acquisition.gee_search import search_gee_s2_sr
@@ -186,6 +188,22 @@ def test_a_service_that_asks_for_an_hour_is_not_waited_for(tmp_path, proxy, sour
     with pytest.raises(RemoteError, match="asks to wait for 3600 s"):
         _download(item, tmp_path, source)
     _assert_absent(tmp_path)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_nothing_is_sent_once_stopped(before):
+    stop, sent = threading.Event(), []
+
+    def send():
+        sent.append(1)
+        threading.Timer(0.05, stop.set).start()
+        raise ConnectionError("broken")
+
+    if before:
+        stop.set()
+    with pytest.raises(RemoteError, match="not asked for" if before else "broken"):
+        ask(EarthEngineSource(project="p", retries=3, retry_wait_s=30), "scene x", send, stop=stop)
+    assert len(sent) == (0 if before else 1)
 
 
 @pytest.mark.parametrize(

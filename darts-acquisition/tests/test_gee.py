@@ -9,9 +9,9 @@ from rasterio import Affine
 from shapely.geometry import box
 
 from darts_acquisition import gee_search, raw_store
-from darts_acquisition.earth_engine import EarthEngineSource
+from darts_acquisition.earth_engine import GEE_SOURCE, EarthEngineSource
 from darts_acquisition.gee import download_gee_s2_sr_scene, gee_download_size, load_gee_s2_sr_scene
-from darts_acquisition.gee_items import GeeItem, get_gee_item
+from darts_acquisition.gee_items import GeeItem, get_gee_item, item_of
 from darts_acquisition.gee_search import search_gee_s2_sr
 from darts_acquisition.testing import EarthEngineImage, earth_engine_server
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError, MissingDataError, RemoteError
@@ -329,6 +329,15 @@ def test_a_description_without_time_or_grid_is_an_error_that_names_the_scene():
         source = EarthEngineSource(project="test-project", url=server.url, retries=0)
         with pytest.raises(RemoteError, match=rf"{SCENE}.*system:time_start"):
             search_gee_s2_sr(tiles=["08WMA"], source=source)
+
+
+def test_the_grid_of_a_clipped_asset_begins_at_its_origin():
+    band = {"id": "B2", "dimensions": [48, 64], "crs": "EPSG:32608", "crs_transform": list(GRID[:6])}
+    info = {"properties": {"system:index": SCENE, "system:time_start": 1_688_240_949_000}}
+    whole, clipped = (item_of({**info, "bands": [b]}, GEE_SOURCE) for b in (band, {**band, "origin": [20, 7]}))
+    assert whole.geobox.affine == GRID
+    assert clipped.geobox.affine == Affine(10, 0, 399_960 + 200, 0, -10, 7_900_020 - 70)
+    assert clipped.geobox.shape == (64, 48)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,33 @@ def test_a_scene_that_is_there_is_replaced_only_when_asked(product, tmp_path, st
     assert da.open_scene(store, da.IMPORT, PRODUCT).bands == ("red", "scl")
 
 
+@pytest.mark.parametrize("changes", [{"start": "2024-07-22T20:40:19.024Z"}, {"baseline": "05.10"}])
+@pytest.mark.parametrize("bands", [["blue", "red"], ["blue"]])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_bands_of_two_products_are_not_mixed_in_one_scene(product, tmp_path, store, changes, bands, zipped):
+    import_safe(product, store, "x", bands=["blue"])
+    other = write_safe(tmp_path, replace(LOOK, bands=SLIM, **changes), seed=5)
+    if zipped:
+        other = Path(shutil.make_archive(tmp_path / PRODUCT, "zip", tmp_path, other.name))
+    both = r"2024-07-19T20:40:19\.024Z, processing baseline 05\.11.*2024-07-\d\dT20:40:19\.024Z, processing baseline"
+    with pytest.raises(ConfigError, match=both) as caught:
+        import_safe(other, store, "x", bands=bands)
+    assert str(other) in str(caught.value)
+    assert da.open_scene(store, da.IMPORT, "x").bands == ("blue", "scl")
+    import_safe(other, store, "x", bands=bands, overwrite=True)
+    assert da.open_scene(store, da.IMPORT, "x").bands == (*bands, "scl")
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "red/zarr.json"])
+def test_a_damaged_scene_can_be_overwritten(product, store, file):
+    path = import_safe(product, store, bands=["red"])
+    (path / file).write_text("{")
+    with pytest.raises(StoreError, match="Remove the folder"):
+        import_safe(product, store, bands=["red"])
+    import_safe(product, store, bands=["red"], overwrite=True)
+    np.testing.assert_array_equal(_stored(store, "red"), _read(product, "B04", 10))
+
+
 def test_a_scene_can_have_another_name(product, store):
     path = import_safe(product, store, "peel", bands=["red"])
     assert path.name == "import-s2-scene-peel.zarr"

@@ -1,5 +1,10 @@
+import errno
+import fcntl
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +44,39 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file"), locked(tmp_path / "file" / "cube"):
         pass
+
+
+def test_a_process_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path):
+    waiting, got = threading.Event(), threading.Event()
+
+    def wait():
+        waiting.set()
+        with locked(tmp_path / "cube"):
+            got.set()
+
+    thread = threading.Thread(target=wait)
+    with locked(tmp_path / "cube"):
+        thread.start()
+        waiting.wait()
+        time.sleep(0.1)  # until it waits for the lock
+        child = os.fork()
+        if child == 0:
+            time.sleep(20)
+            os._exit(0)
+    try:
+        assert got.wait(10)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        thread.join()
+
+
+def test_a_lock_that_cannot_be_had_leaves_no_file_open(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(StoreError, match="No locks available"), locked(tmp_path / "cube"):
+        pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

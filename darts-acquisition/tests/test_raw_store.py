@@ -325,3 +325,32 @@ def test_strips_that_leave_rows_out_are_a_mistake(tmp_path, cdse_id, geobox):
     with pytest.raises(AssertionError), da.new_scene(tmp_path, da.CDSE, info) as writer:
         writer.add_band("B02_10m", [(slice(0, 10), np.ones((10, 53), "uint16"))])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_band_that_the_scene_has_is_not_replaced(store, cdse_id, scene_dn):
+    before = _read(da.open_scene(store, da.CDSE, cdse_id), "B02_10m")
+    more = (scene_dn[["B02_10m"]] + 1).assign(B11_20m=scene_dn["B02_10m"])
+    with pytest.raises(ConfigError, match=rf"{cdse_id}.*B02_10m.*overwrite"):
+        da.add_bands(store, da.CDSE, cdse_id, more, scale=1e-4, offset=0.0)
+    scene = da.open_scene(store, da.CDSE, cdse_id)
+    np.testing.assert_array_equal(_read(scene, "B02_10m"), before)
+    assert scene.scaling("B02_10m") == (1e-4, -0.1)
+    assert not (scene.path / "B11_20m").exists()
+
+
+def test_a_writer_refuses_a_band_that_the_scene_has(store, cdse_id):
+    with (
+        raw_store.updating_scene(store, da.CDSE, cdse_id) as update,
+        pytest.raises(ConfigError, match=rf"{cdse_id}.*B02_10m"),
+        update.writing(update.scene.info) as writer,
+    ):
+        writer.add_band("B02_10m", _ones(update.scene.info))
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "int32"}, {"name": "a/b"}, {"scale": {"B11_20m": 1e-4}}])
+def test_all_bands_are_checked_before_one_is_added(store, cdse_id, scene_dn, wrong):
+    second = scene_dn["B02_10m"].astype(wrong.get("dtype", "uint16"))
+    more = scene_dn[["B02_10m"]].rename(B02_10m="B11_20m").assign({wrong.get("name", "B12_20m"): second})
+    with pytest.raises((ConfigError, MissingBandError)):
+        da.add_bands(store, da.CDSE, cdse_id, more, scale=wrong.get("scale", 1e-4), offset=0.0)
+    assert not (da.open_scene(store, da.CDSE, cdse_id).path / "B11_20m").exists()

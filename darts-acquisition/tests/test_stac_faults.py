@@ -5,6 +5,7 @@ import email.utils
 import json
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,7 +17,7 @@ from darts_acquisition.rate_limit import shared_limit
 from darts_acquisition.stac_search import get_items, search_s2_sr
 from darts_acquisition.testing import Fault, fault_proxy, make_collection, stac_server
 from darts_acquisition.testing.s2_items import make_search_item
-from darts_utils.errors import ConfigError, RemoteError
+from darts_utils.errors import ConfigError, DartsError, RemoteError
 
 AREA = box(-136, 67.5, -134, 68.5)
 JULY = {"start_date": "2021-07-01", "end_date": "2021-07-31"}
@@ -127,11 +128,57 @@ def test_ids_are_asked_for_again_too(proxy):
     assert list(get_items(_source(proxy.url), IDS[:3])) == IDS[:3]
 
 
+def _with_secrets(url):
+    return url.replace("http://", "http://user:password@") + "?token=hidden"
+
+
 def test_secrets_in_addresses_are_not_shown():
     with pytest.raises(RemoteError) as caught:
-        _search("http://user:password@127.0.0.1:9/?token=hidden", retries=0)
+        _search(_with_secrets("http://127.0.0.1:9/"), retries=0)
     assert "password" not in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_secrets_of_an_address_that_is_no_stac_api_are_not_shown():
+    def answer(*_):
+        raise AssertionError("not asked")
+
+    with (
+        scripted_server(answer, landing={"type": "Feature", "id": "x"}) as server,
+        pytest.raises(RemoteError) as caught,
+    ):
+        _search(_with_secrets(server.url), retries=0)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert server.url in shown
+    assert "password" not in shown
+    assert "hidden" not in shown
+
+
+@pytest.mark.parametrize("items", [[], [{**ITEMS[0], "properties": None, "links": []}]])
+def test_secrets_are_not_shown_when_items_are_missing_or_none(items):
+    with scripted_server(lambda *_: _page(items)) as server, pytest.raises(DartsError) as caught:
+        get_items(_source(_with_secrets(server.url)), IDS[:1])
+    assert server.url in str(caught.value)
+    assert "password" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_secrets_that_a_server_repeats_are_not_shown():
+    text = b"Cannot POST http://user:password@inside/search?token=hidden nor /search?key=hidden"
+    with scripted_server(lambda *_: (403, {}, text)) as server, pytest.raises(RemoteError) as caught:
+        _search(server.url, retries=0)
+    assert "Cannot POST http://inside/search nor /search?" in str(caught.value)
+    assert "password" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_secrets_of_an_address_that_a_server_redirects_to_are_not_shown():
+    place = {"Location": "ftp://user:password@inside/search?token=hidden"}
+    with scripted_server(lambda *_: (302, place, b"")) as server, pytest.raises(RemoteError) as caught:
+        _search(server.url, retries=0)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "password" not in shown
+    assert "hidden" not in shown
 
 
 # A server whose replies are written out here
@@ -144,8 +191,11 @@ class Scripted:
 
 
 @contextmanager
-def scripted_server(answer, conforms_to=()):
-    """Serve a landing page, and to each search what `answer(body, number, url)` gives: status, headers, content."""
+def scripted_server(answer, conforms_to=(), landing=None):
+    """Serve a landing page (a right one, unless given), and what `answer` gives to each search.
+
+    `answer(body, number, url)` returns status, headers, content.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -153,8 +203,8 @@ def scripted_server(answer, conforms_to=()):
 
         def do_GET(self):
             links = [{"rel": "search", "href": f"{scripted.url}search", "type": "application/geo+json"}]
-            landing = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": "d", "links": links}
-            self._reply(200, {}, {**landing, "conformsTo": list(conforms_to)})
+            catalog = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": "d", "links": links}
+            self._reply(200, {}, landing or {**catalog, "conformsTo": list(conforms_to)})
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -212,6 +262,48 @@ def test_retry_after_as_a_date_is_waited_for(monkeypatch):
     assert 27 < date <= 30
     assert long == stac_client.LONGEST_RETRY_AFTER_S
     assert unreadable < 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_retry_after_that_is_no_time_is_not_obeyed(monkeypatch, value):
+    waits = []
+    monkeypatch.setattr(stac_client.time, "sleep", waits.append)
+    with scripted_server(lambda _, n, __: (429, {"Retry-After": value}, b"") if n == 1 else _page(ITEMS[:1])) as server:
+        assert _search(server.url) == IDS[:1]
+    assert all(0 <= wait < 1 for wait in waits)
+
+
+@pytest.mark.parametrize("name", ["numberMatched", "context"])
+@pytest.mark.parametrize("sent", [0, 2])
+def test_fewer_items_than_the_server_says_there_are_is_an_error(name, sent):
+    count = {"numberMatched": 4} if name == "numberMatched" else {"context": {"matched": 4}}
+
+    def answer(*_):
+        status, headers, content = _page(ITEMS[:sent])
+        return status, headers, {**content, **count}
+
+    server = _raises(answer, "4 items match", f"sent {sent}", "narrow the search")
+    assert len(server.requests) == 2
+
+
+def test_items_that_come_when_the_search_is_sent_again_are_found():
+    def answer(body, number, url):
+        status, headers, content = _page(ITEMS[:1] if number == 1 else ITEMS[:4])
+        return status, headers, {**content, "numberMatched": 4}
+
+    with scripted_server(answer) as server:
+        assert _search(server.url) == IDS[:4]
+
+
+@pytest.mark.parametrize("count", [0, 2, None, "many"])
+def test_a_count_that_is_too_small_or_none_is_no_error(count):
+    def answer(*_):
+        status, headers, content = _page(ITEMS[:3])
+        return status, headers, {**content, "numberMatched": count}
+
+    with scripted_server(answer) as server:
+        assert _search(server.url) == IDS[:3]
+    assert len(server.requests) == 1
 
 
 def test_a_next_link_to_the_same_page_is_noticed():

@@ -261,3 +261,33 @@ def test_real_items_of_the_cog_archives_are_understood():
             item.properties["view:sun_azimuth"],
             item.properties["view:sun_elevation"],
         )
+
+
+IN_BANDS = {"name": "B02", "raster:scale": 0.0002, "raster:offset": 0.0}
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
+def test_scale_and_offset_may_stand_in_the_one_band_of_the_asset(cdse, version):
+    item = changed(cdse, "B02_10m", drop=("raster:scale", "raster:offset", "raster:bands"), bands=[IN_BANDS])
+    item = pystac.Item.from_dict(item.to_dict(include_self_link=False) | {"stac_version": version})
+    assert scaling(item, CDSE_SOURCE, "B02_10m") == (0.0002, 0.0)
+
+
+def test_several_places_that_say_the_same_are_fine(cdse):
+    fields = {"raster:scale": 0.0002, "raster:offset": 0, "raster:bands": [{"scale": 0.0002}], "bands": [IN_BANDS]}
+    assert scaling(changed(cdse, "B02_10m", **fields), CDSE_SOURCE, "B02_10m") == (0.0002, 0.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"bands": [IN_BANDS, IN_BANDS]},
+        {"raster:bands": [{"scale": 0.0002, "offset": 0}] * 2},
+        {"bands": [IN_BANDS], "raster:scale": 0.0002, "raster:offset": -0.1},
+        {"bands": [IN_BANDS], "raster:bands": [{"scale": 0.0001, "offset": 0}]},
+    ],
+)
+def test_several_bands_or_places_that_differ_are_an_error_that_names_the_asset(cdse, fields):
+    item = changed(cdse, "B02_10m", drop=("raster:scale", "raster:offset", "raster:bands"), **fields)
+    with pytest.raises(RemoteError, match=rf"{CDSE_ID}, asset B02_10m.*(bands|contradict)"):
+        scaling(item, CDSE_SOURCE, "B02_10m")

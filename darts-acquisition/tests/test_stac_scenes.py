@@ -399,3 +399,39 @@ def test_a_local_catalogue_with_relative_addresses_works(cdse, tmp_path):
     item.set_self_href(str(folder / "item.json"))
     download_scene(item, tmp_path / "store", CDSE_SOURCE, BANDS)
     np.testing.assert_array_equal(read(tmp_path / "store", CDSE_ID, "B02_10m"), decoded(cdse.files["B02_10m"]))
+
+
+def local_scene(made, folder, **fields):
+    """A copy of the item whose files lie in a folder."""
+    folder.mkdir()
+    item = with_assets(made, **fields)
+    for name, data in made.files.items():
+        (folder / f"{name}.jp2").write_bytes(data)
+        item.assets[name].href = str(folder / f"{name}.jp2")
+    return item
+
+
+def test_an_id_that_ends_in_safe_is_that_of_the_same_scene(cdse, tmp_path):
+    item = local_scene(cdse, tmp_path / "files")
+    item.id = f"{CDSE_ID}.SAFE"
+    tile = load_cdse_s2_sr_scene(item, BANDS, tmp_path / "store", device="cpu")
+    assert tile.attrs["tile_id"] == CDSE_ID
+    assert da.list_scenes(tmp_path / "store", da.CDSE) == [CDSE_ID]
+    assert da.open_scene(tmp_path / "store", da.CDSE, CDSE_ID).info.scene_id == CDSE_ID
+    assert download_scene(item, tmp_path / "store", CDSE_SOURCE, BANDS) == ()
+    assert download_size(item, tmp_path / "store", CDSE_SOURCE, BANDS) == 0
+
+
+def test_a_file_that_points_to_another_one_is_not_followed(cdse, tmp_path):
+    item = local_scene(cdse, tmp_path / "files", **{"file:size": None, "file:checksum": None})
+    other = tmp_path / "other.tif"
+    other.write_bytes(cog_bytes(decoded(cdse.files["B02_10m"]), GEOBOX, 64))
+    (tmp_path / "files" / "B02_10m.jp2").write_text(
+        f'<VRTDataset rasterXSize="{GEOBOX.shape.x}" rasterYSize="{GEOBOX.shape.y}"><SRS>EPSG:32608</SRS>'
+        "<GeoTransform>399960,10,0,7600020,0,-10</GeoTransform>"
+        '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f"<SourceFilename>{other}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(RemoteError, match=rf"{CDSE_ID}, asset B02_10m.*not recognized"):
+        download_scene(item, tmp_path / "store", CDSE_SOURCE, BANDS)
+    assert not da.scene_exists(tmp_path / "store", da.CDSE, CDSE_ID)

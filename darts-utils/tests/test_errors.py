@@ -11,6 +11,7 @@ from darts_utils import errors
         (errors.GridMismatchError, ValueError),
         (errors.MissingDataError, FileNotFoundError),
         (errors.StoreError, OSError),
+        (errors.RemoteError, ConnectionError),
         (errors.CheckpointError, ValueError),
         (errors.DeviceError, RuntimeError),
         (errors.NotBuiltError, NotImplementedError),
@@ -25,7 +26,7 @@ def test_every_error_is_a_darts_error_and_the_builtin_it_refines(error, builtin)
 
 def test_no_error_of_the_module_escapes_the_table_above():
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
-    assert len(classes) == 9
+    assert len(classes) == 10
     assert all(issubclass(value, errors.DartsError) and value.__doc__ for value in classes)
 
 

@@ -24,6 +24,11 @@ def test_each_tile_has_a_line_and_the_sums_stand_below(capsys: pytest.CaptureFix
     ]
 
 
+def test_a_preparation_speaks_of_no_results(capsys: pytest.CaptureFixture[str]) -> None:
+    print_dry_run([TilePreview(tile_id="a", optical=False, chunks={"DEM": 1})], NEEDS, {"DEM": 1}, [])
+    assert capsys.readouterr().out.splitlines()[-2:] == ["a  DEM 1 chunk to fetch", "1 tile; DEM 1 chunk to fetch"]
+
+
 def test_unknown_sizes_are_said_to_be_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     known = TilePreview(tile_id="a", results="all", missing=("B02",), n_bytes=1000)
     unknown = TilePreview(tile_id="b", results="all", missing=("B02",))

@@ -60,3 +60,10 @@ def test_an_interrupt_stops_what_has_not_begun() -> None:
         fetch_all(downloads, SILENT, Preparation(), at_once=1)
     assert begun[0] == "first"
     assert len(begun) < 50
+
+
+def test_brackets_in_messages_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_preparation(Preparation(failed={"a[/b]": "put keys under [default] in the file [/x]"}))
+    shown = capsys.readouterr().err
+    assert "a[/b]" in shown
+    assert "[default]" in shown

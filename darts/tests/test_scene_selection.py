@@ -28,6 +28,30 @@ def test_the_same_question_has_the_same_digest() -> None:
         assert other != digest
 
 
+def test_ways_of_writing_one_question_have_one_digest() -> None:
+    tiles = ("08WMA",)
+    months = query(tile_ids=tiles, months=(7, 8)).digest({})
+    assert months == query(tile_ids=("8WMA", "T08WMA"), months=(8, 7, 7)).digest({})
+    free = query(tile_ids=tiles, max_cloud_cover=None).digest({})
+    assert free == query(tile_ids=tiles, max_cloud_cover=100).digest({})
+    assert query(tile_ids=tiles, max_cloud_cover=0).digest({}) != free
+
+
+def test_an_area_may_be_a_folder_or_a_shapefile_of_several_files(tmp_path: Path) -> None:
+    folder = tmp_path / "area.gdb"
+    folder.mkdir()
+    (folder / "a").write_text("one")
+    first = query(aoi_file=folder).digest({})
+    (folder / "a").write_text("two")
+    assert query(aoi_file=folder).digest({}) != first
+    shape = tmp_path / "area.shp"
+    shape.write_text("same")
+    (tmp_path / "area.prj").write_text("EPSG:3413")
+    first = query(aoi_file=shape).digest({})
+    (tmp_path / "area.prj").write_text("EPSG:4326")
+    assert query(aoi_file=shape).digest({}) != first
+
+
 def test_the_area_counts_by_its_content(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a.geojson", "b.geojson", "c.geojson")]
     for file, text in zip(files, ("one", "one", "two"), strict=True):

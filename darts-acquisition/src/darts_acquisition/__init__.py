@@ -17,7 +17,8 @@ from darts_acquisition.gee_items import GeeItem, get_gee_item
 from darts_acquisition.gee_search import search_gee_s2_sr
 from darts_acquisition.import_geotiff import import_scene
 from darts_acquisition.import_safe import find_safe_products, import_safe
-from darts_acquisition.planet import load_planet_masks, load_planet_scene, planet_geobox
+from darts_acquisition.mgrs_tiles import parse_mgrs_tile, tile_geobox
+from darts_acquisition.planet import load_planet_masks, load_planet_scene, planet_geobox, planet_year
 from darts_acquisition.planet_folders import (
     PlanetFolder,
     PlanetName,
@@ -42,6 +43,7 @@ from darts_acquisition.raw_store import (
     scene_path,
     write_scene,
 )
+from darts_acquisition.scene_choice import item_time
 from darts_acquisition.scene_ids import SceneId, parse_cdse_id, parse_gee_id, scene_year
 from darts_acquisition.sentinel2 import GEE_BANDS, load_imported_scene
 from darts_acquisition.stac_items import item_grid
@@ -101,6 +103,7 @@ __all__ = [
     "import_scene",
     "init_ee",
     "item_grid",
+    "item_time",
     "list_scenes",
     "load_arcticdem",
     "load_cdse_s2_sr_scene",
@@ -116,8 +119,10 @@ __all__ = [
     "open_scene",
     "parse_cdse_id",
     "parse_gee_id",
+    "parse_mgrs_tile",
     "parse_planet_name",
     "planet_geobox",
+    "planet_year",
     "read_areas",
     "scan_planet_orthotiles",
     "scan_planet_scenes",
@@ -129,5 +134,6 @@ __all__ = [
     "search_s2_sr",
     "tcvis_cube_year",
     "tcvis_geobox",
+    "tile_geobox",
     "write_scene",
 ]

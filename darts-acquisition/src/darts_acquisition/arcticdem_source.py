@@ -30,7 +30,7 @@ from rasterio import Affine
 from darts_acquisition.footprints import crs_of, geobox_of, parts_on_grid, window_of
 from darts_acquisition.http_ranges import RangeServer, range_session
 from darts_acquisition.remote_rasters import DamageError, Overlap, read_overlap
-from darts_acquisition.stac_client import StacApi
+from darts_acquisition.stac_client import StacApi, shown_address
 from darts_acquisition.transfer_report import SILENT, TransferReport
 from darts_utils.errors import ConfigError, RemoteError
 
@@ -71,7 +71,7 @@ class ArcticDemSource:
 
     def __post_init__(self) -> None:
         if not self.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(f"the ArcticDEM source needs an endpoint with http(s)://, got {self.endpoint!r}")
+            raise ConfigError("the ArcticDEM source needs an endpoint with http(s):// in front")
         for name in ("connections", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"ArcticDEM source: {name} must be more than 0, got {getattr(self, name)!r}")
@@ -139,7 +139,8 @@ class _Tiles:
         # An unknown collection looks like a sea without tiles.
         if not any(self._search({"limit": 1}, most=1)):
             raise RemoteError(
-                f"{source.name}: {source.endpoint} has no items in collection {collection}; check both names"
+                f"{source.name}: {shown_address(source.endpoint)} has no items in collection {collection}; "
+                "check both names"
             )
 
     def touching(self, block: GeoBox) -> list[Item]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
+import botocore.session
 import requests
 import requests.adapters
 from botocore import UNSIGNED
@@ -38,6 +39,8 @@ class Body:
     version: str | None
     """ETag of the file, where the server gives one."""
     chunks: Iterator[bytes]
+    size: int | None = None
+    """Bytes of the whole file, where the server says it."""
 
 
 class PassingError(Exception):
@@ -110,10 +113,16 @@ class AssetServers:
             with self._session().get(href, headers=headers, stream=True, timeout=self.source.timeout_s) as response:
                 _check_status(response)
                 etag = response.headers.get("ETag")
-                at = _range_start(response.headers.get("Content-Range")) if response.status_code == 206 else 0
-                if at not in (0, start) or (at and version != etag):
+                place, length = response.headers.get("Content-Range", ""), response.headers.get("Content-Length")
+                at = _range_start(place) if response.status_code == 206 else 0
+                # Compressed all the same, its numbers are those of other bytes.
+                packed = response.headers.get("Content-Encoding", "identity") != "identity"
+                if at not in (0, start) or (at and (version != etag or packed)):
                     raise PassingError("continued at another place or in another file", restart=True)
-                yield Body(at, etag, response.iter_content(CHUNK_BYTES))
+                if response.status_code == 206 and not place:
+                    raise PassingError("the server did not say which range it sent", restart=True)
+                size = None if packed else _whole_size(place if response.status_code == 206 else None, length)
+                yield Body(at, etag, response.iter_content(CHUNK_BYTES), size)
         except requests.Timeout as error:
             raise self._silence() from error
         except requests.ConnectionError as error:
@@ -132,11 +141,13 @@ class AssetServers:
             request |= {"Range": f"bytes={start}-"} | ({"IfMatch": version} if version else {})
         try:
             answer = self._client().get_object(**request)
-            at = _range_start(answer.get("ContentRange")) if start else 0
+            place = answer.get("ContentRange") if start else None
+            at = _range_start(place)
             with contextlib.closing(answer["Body"]) as body:
                 if at not in (0, start):
                     raise PassingError("continued at another place", restart=True)
-                yield Body(at, answer.get("ETag"), body.iter_chunks(CHUNK_BYTES))
+                size = _whole_size(place, answer.get("ContentLength"))
+                yield Body(at, answer.get("ETag"), body.iter_chunks(CHUNK_BYTES), size)
         except botocore.exceptions.ClientError as error:
             raise self._s3_fault(error.response) from error
         except (botocore.exceptions.ReadTimeoutError, botocore.exceptions.ConnectTimeoutError) as error:
@@ -181,6 +192,9 @@ class AssetServers:
     def _is_copernicus(self) -> bool:
         return "dataspace.copernicus.eu" in (self.source.s3_endpoint or "")
 
+    def _is_amazon(self) -> bool:
+        return self.source.s3_endpoint is None or "amazonaws.com" in self.source.s3_endpoint
+
     def _silence(self) -> PassingError:
         return PassingError(f"the server was silent for {self.source.timeout_s:g} s")
 
@@ -203,7 +217,11 @@ class AssetServers:
         source = self.source
         try:
             # A profile that is named beats keys in the environment; "default" leaves the choice to boto3.
-            session = boto3.Session(profile_name=None if self.profile == "default" else self.profile)
+            core = botocore.session.Session(profile=None if self.profile == "default" else self.profile)
+            if source.s3_unsigned or not self._is_amazon():
+                # Keys of a machine at Amazon are no use elsewhere, and off it looking for them takes seconds a scene.
+                core.get_component("credential_provider").remove("iam-role")
+            session = boto3.Session(botocore_session=core)
         except botocore.exceptions.ProfileNotFound as error:
             raise ConfigError(
                 f"there is no AWS profile {self.profile!r}; put keys under [{self.profile}] in ~/.aws/credentials, "
@@ -223,7 +241,7 @@ class AssetServers:
             )
             return session.client("s3", endpoint_url=source.s3_endpoint, region_name=source.s3_region, config=config)
 
-        if source.s3_endpoint is not None and "amazonaws.com" not in source.s3_endpoint:
+        if not self._is_amazon():
             return client("path")
         made = client("auto")
         # The environment or the profile may have named another service.
@@ -261,6 +279,14 @@ def _broken(error: Exception) -> PassingError:
 def _range_start(content_range: str | None) -> int:
     match = re.match(r"bytes (\d+)-", content_range or "")
     return int(match[1]) if match else 0
+
+
+def _whole_size(content_range: str | None, content_length: Any) -> int | None:
+    """Return the bytes of the whole file, by the range that the reply is, else by its length."""
+    if content_range is not None:
+        match = re.search(r"/(\d+)$", content_range.strip())
+        return int(match[1]) if match else None
+    return int(content_length) if str(content_length).isdecimal() else None
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -31,12 +31,14 @@ def ask(source: EarthEngineSource, what: str, send: Callable[[], T], *, stop: th
         source: how often, and how long to wait.
         what: what was asked for, such as `scene …, band B2`.
         send: sends one request.
-        stop: ends waiting once set; the last error is then raised.
+        stop: once set, nothing is sent any more, and waiting ends; the last error is then raised.
 
     Raises:
         RemoteError: names `what`, the cause and what to do.
     """
     stop = stop or threading.Event()
+    if stop.is_set():
+        raise RemoteError(f"Earth Engine, {what}: not asked for, as the download was stopped. Start it again.")
     for attempt in range(source.retries + 1):
         try:
             return send()
@@ -44,12 +46,14 @@ def ask(source: EarthEngineSource, what: str, send: Callable[[], T], *, stop: th
             failure = _failure_of(error, source)
             if failure is None:
                 raise
-            if not failure.passing or attempt == source.retries or stop.is_set():
-                tries = "" if attempt == 0 else f" ({attempt + 1} tries)"
-                raise RemoteError(f"Earth Engine, {what}: {failure.cause}{tries}. {failure.remedy}") from error
-            wait_s = max(min(60.0, source.retry_wait_s * 2**attempt) * random.uniform(0.5, 1), failure.retry_after_s)
-            logger.info("Earth Engine, %s: %s; trying again in %.1f s", what, failure.cause, wait_s)
-            stop.wait(wait_s)
+            if failure.passing and attempt < source.retries and not stop.is_set():
+                wait_s = min(60.0, source.retry_wait_s * 2**attempt) * random.uniform(0.5, 1)
+                wait_s = max(wait_s, failure.retry_after_s)
+                logger.info("Earth Engine, %s: %s; trying again in %.1f s", what, failure.cause, wait_s)
+                if not stop.wait(wait_s):
+                    continue
+            tries = "" if attempt == 0 else f" ({attempt + 1} tries)"
+            raise RemoteError(f"Earth Engine, {what}: {failure.cause}{tries}. {failure.remedy}") from error
     raise AssertionError("the loop returns or raises")
 
 

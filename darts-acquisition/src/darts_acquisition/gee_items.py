@@ -120,7 +120,10 @@ def _name(info: Any) -> str:
 
 def _geobox(band: dict[str, Any]) -> GeoBox:
     width, height = band["dimensions"]
-    geobox = GeoBox((int(height), int(width)), Affine(*map(float, band["crs_transform"])), band["crs"])
+    # Clipped assets begin at another pixel than their transform does.
+    column, row = map(float, band.get("origin", (0, 0)))
+    affine = Affine(*map(float, band["crs_transform"])) * Affine.translation(column, row)
+    geobox = GeoBox((int(height), int(width)), affine, band["crs"])
     if geobox.crs is None or geobox.crs.epsg is None or not geobox.crs.projected or min(geobox.shape) < 1:
         raise ConfigError(f"grid {geobox!r}")
     return geobox

@@ -6,13 +6,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
 from darts_acquisition import raw_store
 from darts_acquisition.decode import band_grid, decode_classes, decode_digital_numbers
-from darts_acquisition.raw_scene import SceneInfo
+from darts_acquisition.raw_scene import RawScene, SceneInfo
 from darts_acquisition.raw_store import SceneUpdate, SceneWriter
 from darts_acquisition.safe_metadata import (
     MANIFEST,
@@ -24,6 +23,7 @@ from darts_acquisition.safe_metadata import (
     read_safe,
     verify_files,
 )
+from darts_acquisition.times import iso_utc
 from darts_utils.errors import ConfigError, DartsError, GridMismatchError, MissingDataError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -49,17 +49,18 @@ def import_safe(
     Digital numbers are stored as delivered, on the product's 10 m grid, with scale and offset from its own metadata;
     bands of 20 and 60 m are brought to 10 m bilinearly, the scene classification, which always comes along, by nearest
     neighbour. Files are checked against the checksums of the product's manifest before they are decoded. What the
-    store has of the scene stays; bands that it lacks are added.
+    store has of the scene stays; bands that it lacks are added, from the same product alone.
 
     Args:
         product: the folder `S2….SAFE`, or the zip file with it.
         store: folder of the raw data store.
         scene_id: a plain name; None: the name of the product.
         bands: common names, such as `blue`, `swir16`.
-        overwrite: write the scene anew, with these bands alone.
+        overwrite: write the scene anew, with these bands alone, also where the one that is there is damaged.
 
     Raises:
-        ConfigError: a parameter cannot work, or the product is of another level or layout.
+        ConfigError: a parameter cannot work, the product is of another level or layout, or the store has the scene
+            from another product.
         MissingDataError, MissingBandError: a file is not there; names it.
         GridMismatchError: a file lies on another grid than the product's metadata say.
         StoreError: a file is damaged, or the store cannot be written.
@@ -69,12 +70,11 @@ def import_safe(
     if not product.exists():
         raise MissingDataError(f"there is no product {product}")
     scene_id = raw_store.plain_name(scene_id or safe_scene_id(product), "scene id")
-    with raw_store.updating_scene(store, raw_store.IMPORT, scene_id) as update:
-        if overwrite:
-            update = replace(update, scene=None)
-        if missing := update.missing(wanted):
-            with _as_folder(product, update, [wanted[name] for name in missing]) as folder:
-                _import(folder, update, {name: wanted[name] for name in missing})
+    holding = _new_scene if overwrite else _scene
+    with holding(store, scene_id) as update:
+        missing = {name: wanted[name] for name in update.missing(wanted)}
+        with _as_folder(product, update, list(missing.values())) as folder:
+            _import(folder, update, missing)
     return update.path
 
 
@@ -109,6 +109,17 @@ def find_safe_products(folder: Path) -> list[Path]:
     return found
 
 
+def _scene(store: Path | str, scene_id: str) -> AbstractContextManager[SceneUpdate]:
+    return raw_store.updating_scene(store, raw_store.IMPORT, scene_id)
+
+
+@contextmanager
+def _new_scene(store: Path | str, scene_id: str) -> Iterator[SceneUpdate]:
+    """Hold a scene to be replaced: what is there is not looked at, as it may be damaged."""
+    with raw_store._held(raw_store.scene_path(store, raw_store.IMPORT, scene_id)) as path:
+        yield SceneUpdate(path, scene_id, None)
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
@@ -130,10 +141,6 @@ def _wanted(bands: Sequence[str]) -> dict[str, SafeBand]:
 
 def _import(folder: Path, update: SceneUpdate, bands: Mapping[str, SafeBand]) -> None:
     safe = read_safe(folder)
-    images = {name: safe.image(band) for name, band in bands.items()}
-    # Before anything is decoded: flipped bytes decode to wrong numbers without an error.
-    if not verify_files(folder, [folder / PRODUCT_METADATA, safe.granule / "MTD_TL.xml", *images.values()]):
-        logger.warning("%s has no %s: damage that leaves its files readable would not be seen", folder, MANIFEST)
     info = SceneInfo(
         scene_id=update.scene_id,
         geobox=safe.geobox,
@@ -142,6 +149,14 @@ def _import(folder: Path, update: SceneUpdate, bands: Mapping[str, SafeBand]) ->
         sun_elevation=safe.sun_elevation,
         processing_baseline=safe.processing_baseline,
     )
+    if update.scene is not None:
+        _check_same_product(update.scene, info, folder)
+    if not bands:
+        return
+    images = {name: safe.image(band) for name, band in bands.items()}
+    # Before anything is decoded: flipped bytes decode to wrong numbers without an error.
+    if not verify_files(folder, [folder / PRODUCT_METADATA, safe.granule / "MTD_TL.xml", *images.values()]):
+        logger.warning("%s has no %s: damage that leaves its files readable would not be seen", folder, MANIFEST)
     with update.writing(info) as writer, ThreadPoolExecutor(DECODERS, "darts-decode") as pool:
         jobs = [pool.submit(_add_band, writer, safe, name, band, images[name]) for name, band in bands.items()]
         try:
@@ -150,6 +165,19 @@ def _import(folder: Path, update: SceneUpdate, bands: Mapping[str, SafeBand]) ->
         finally:
             pool.shutdown(cancel_futures=True)
         writer.bands.sort(key=list(bands).index)  # the order in which they were done is chance
+
+
+def _check_same_product(scene: RawScene, info: SceneInfo, product: Path) -> None:
+    if (there := _origin(scene.info)) != (here := _origin(info)):
+        raise ConfigError(
+            f"scene {info.scene_id} is in the store already from another product: {scene.path} is {there}, but "
+            f"{product} is {here}. Give another scene id, or overwrite to replace the scene."
+        )
+
+
+def _origin(info: SceneInfo) -> str:
+    acquired = "an unknown time" if info.acquired is None else iso_utc(info.acquired)
+    return f"of {acquired}, processing baseline {info.processing_baseline or 'unknown'}"
 
 
 def _add_band(writer: SceneWriter, safe: SafeMetadata, name: str, band: SafeBand, image: Path) -> None:

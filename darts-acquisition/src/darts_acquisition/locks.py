@@ -24,17 +24,34 @@ def locked(target: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # The former holder removed the file while we waited: that file is no longer the lock.
-            if _is_the_file(descriptor, path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                held = _is_the_file(descriptor, path)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if held:
                 break
-            os.close(descriptor)
+            # The former holder removed the file while we waited: that file is no longer the lock.
+            _release(descriptor)
     except OSError as error:
         raise StoreError(f"cannot write {target}: {error.strerror or error}. Choose a folder you may write.") from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            _release(descriptor)
+
+
+def _release(descriptor: int) -> None:
+    import fcntl
+
+    try:
+        # Closing alone would leave the lock with a process that was forked meanwhile.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
         os.close(descriptor)
 
 

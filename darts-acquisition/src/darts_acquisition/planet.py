@@ -75,6 +75,17 @@ def planet_geobox(fpath: Path | str) -> GeoBox:
         return raster_geobox(source)
 
 
+def planet_year(fpath: Path | str) -> int:
+    """Return the year in which a Planet scene or orthotile was taken, as `load_planet_scene` tells the time.
+
+    Raises:
+        ConfigError, MissingDataError, StoreError: as for `load_planet_scene`.
+    """
+    folder = Path(fpath)
+    attrs = _attrs(folder) | _sun(planet_files(folder).metadata)
+    return int(attrs["acquisition_time"][:4])
+
+
 def load_planet_masks(fpath: Path | str) -> xr.Dataset:
     """Return `quality_data_mask` and `planet_udm` (uint8, y, x) of a Planet scene or orthotile.
 

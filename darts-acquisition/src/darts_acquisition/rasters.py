@@ -12,20 +12,24 @@ from rasterio.windows import Window
 
 from darts_utils.errors import ConfigError, GridMismatchError, MissingDataError, StoreError
 
+DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
+"""GeoTIFF and JPEG 2000. Other formats, VRT above all, can be texts that make GDAL read further files or addresses."""
+
 
 @contextmanager
 def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """Give a raster file for reading; what goes wrong inside the block names the file.
+    """Give a GeoTIFF or JPEG 2000 file for reading; what goes wrong inside the block names the file.
 
     Raises:
         MissingDataError: no such file.
-        StoreError: not a raster, or damaged.
+        StoreError: in neither format, or damaged.
     """
     if not path.is_file():
         raise MissingDataError(f"there is no file {path}")
     try:
         # GDAL decodes JPEG 2000 in threads of its own, where damage turns into zeros without an error; one does not.
-        with rasterio.Env(GDAL_NUM_THREADS="1"), rasterio.open(path) as source:
+        # `rasterio.open` takes one driver only.
+        with rasterio.Env(GDAL_NUM_THREADS="1"), rasterio.DatasetReader(path, driver=list(DRIVERS)) as source:
             yield source
     except RasterioError as error:
         raise StoreError(f"cannot read {path}: {_reason(error)}. Fetch or copy the file again.") from error

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import odc.geo.xr  # noqa: F401 (registers `.odc`)
@@ -127,6 +128,7 @@ def add_bands(
 
     Raises:
         MissingDataError: the scene is not there.
+        ConfigError: it has one of the bands already, or a name, type or number cannot work; nothing was added.
         GridMismatchError: the bands are on another grid.
         StoreError: the store cannot be written; the scene is as it was.
     """
@@ -245,9 +247,9 @@ def _writing_new(path: Path, info: SceneInfo) -> Iterator[SceneWriter]:
 def _writing_more(path: Path, scene: RawScene) -> Iterator[SceneWriter]:
     with _as_store_error(scene.info.scene_id, path):
         remove_leftovers(path / "zarr.json")
-        writer = SceneWriter(path, scene.info, listed=True)
+        writer = SceneWriter(path, scene.info, listed=scene.bands)
         yield writer
-        scene.write_bands([*scene.bands, *(name for name in writer.bands if name not in scene.bands)])
+        scene.write_bands([*scene.bands, *writer.bands])
 
 
 @contextmanager
@@ -270,18 +272,17 @@ def _add_dataset(
     scale: float | Mapping[str, float] | None,
     offset: float | Mapping[str, float] | None,
 ) -> None:
+    # All are checked before the first is written.
+    settings: dict[str, dict[str, Any]] = {}
     for name in map(str, dn.data_vars):
         band = dn[name]
         if band.dims != dn.odc.spatial_dims:
             raise ConfigError(f"scene {writer.info.scene_id}, band {name}: dims must be (y, x), got {band.dims}")
-        classes = band.dtype == np.uint8
-        writer.add_band(
-            name,
-            _strips(band),
-            dtype=str(band.dtype),
-            scale=None if classes else _of_band(scale, name),
-            offset=None if classes else _of_band(offset, name),
-        )
+        scaling = (None, None) if band.dtype == np.uint8 else (_of_band(scale, name), _of_band(offset, name))
+        settings[name] = {"dtype": str(band.dtype), "scale": scaling[0], "offset": scaling[1]}
+        writer.check_band(name, **settings[name])
+    for name, of_band in settings.items():
+        writer.add_band(name, _strips(dn[name]), **of_band)
 
 
 def _strips(band: xr.DataArray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -27,8 +27,9 @@ class SceneWriter:
 
     folder: Path
     info: SceneInfo
-    listed: bool = False
-    """The folder is that of a scene which is there: each band is put in place whole, and its name listed later."""
+    listed: tuple[str, ...] | None = None
+    """Bands of the scene where the folder is that of one which is there: each new band is put in place whole, and its
+    name listed later."""
 
     def __post_init__(self) -> None:
         self.bands: list[str] = []
@@ -45,17 +46,13 @@ class SceneWriter:
         """Write one band from strips of rows (rows, array of `dtype`), so that the whole never need be in memory.
 
         Strips that begin on multiples of `CHUNK_PX` are written once.
+
+        Raises:
+            ConfigError: as `check_band`.
         """
-        if plain_name(name, "band name") in self.bands:
-            raise ConfigError(f"scene {self.info.scene_id}: band {name} is given twice")
-        if dtype not in DTYPES:
-            raise ConfigError(
-                f"scene {self.info.scene_id}, band {name}: digital numbers must be uint16 (classes uint8), got {dtype}"
-            )
-        if (scale is None) != (offset is None):
-            raise ConfigError(f"scene {self.info.scene_id}, band {name}: give scale and offset, or neither")
+        self.check_band(name, dtype=dtype, scale=scale, offset=offset)
         scaling: dict[str, Any] = (
-            {} if scale is None or offset is None else {"scale": _number(scale), "offset": _number(offset)}
+            {} if scale is None or offset is None else {"scale": float(scale), "offset": float(offset)}
         )
         with self._place(name) as folder:
             array = zarr.create_array(
@@ -79,9 +76,32 @@ class SceneWriter:
         assert rows_written == self.info.geobox.shape.y, (name, rows_written)
         self.bands.append(name)
 
+    def check_band(self, name: str, *, dtype: str, scale: float | None, offset: float | None) -> None:
+        """Check that a band can be added.
+
+        Raises:
+            ConfigError: its name, type or numbers cannot work, or the scene has it already.
+        """
+        if plain_name(name, "band name") in self.bands:
+            raise ConfigError(f"scene {self.info.scene_id}: band {name} is given twice")
+        if self.listed is not None and name in self.listed:
+            raise ConfigError(
+                f"scene {self.info.scene_id} has band {name} already; leave it out, or write the whole scene anew with "
+                "overwrite"
+            )
+        if dtype not in DTYPES:
+            raise ConfigError(
+                f"scene {self.info.scene_id}, band {name}: digital numbers must be uint16 (classes uint8), got {dtype}"
+            )
+        if (scale is None) != (offset is None):
+            raise ConfigError(f"scene {self.info.scene_id}, band {name}: give scale and offset, or neither")
+        for value in (scale, offset):
+            if value is not None and not np.isfinite(value):
+                raise ConfigError(f"scale and offset must be finite numbers, got {value!r}")
+
     @contextmanager
     def _place(self, name: str) -> Iterator[Path]:
-        if not self.listed:
+        if self.listed is None:
             yield self.folder / name
             return
         remove_leftovers(self.folder / name)
@@ -104,9 +124,3 @@ def plain_name(name: Any, what: str) -> str:
     if len(os.fsencode(name)) > NAME_BYTES:
         raise ConfigError(f"{what} {name[:40]!r}… is longer than {NAME_BYTES} bytes; give a shorter one")
     return name
-
-
-def _number(value: float) -> float:
-    if not np.isfinite(value):
-        raise ConfigError(f"scale and offset must be finite numbers, got {value!r}")
-    return float(value)

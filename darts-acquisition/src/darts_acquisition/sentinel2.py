@@ -15,7 +15,7 @@ from darts_acquisition import raw_store
 from darts_acquisition.quality import quality_from_scl, quality_from_valid
 from darts_acquisition.raw_scene import RawScene
 from darts_acquisition.scene_ids import SceneId, baseline_has_offset, parse_gee_id
-from darts_acquisition.stac_items import BASELINE_OFFSET, SCALE
+from darts_acquisition.stac_items import BASELINE_OFFSET, SCALE, stored_id
 from darts_acquisition.times import iso_utc
 from darts_utils import bands as band_table
 from darts_utils.arrays import Device, resolve_array_device, to_device
@@ -125,7 +125,7 @@ def item_id(s2item: Any) -> str:
     scene_id = s2item if isinstance(s2item, str) else getattr(s2item, "id", None)
     if not isinstance(scene_id, str) or not scene_id:
         raise ConfigError(f"expected a STAC item or its id, got {s2item!r}")
-    return scene_id.removesuffix(".SAFE")
+    return stored_id(scene_id)
 
 
 def optical_bands(bands_mapping: Mapping[str, str]) -> dict[str, str]:

@@ -3,11 +3,13 @@
 import email.utils
 import json
 import logging
+import math
 import random
+import re
 import time
 import urllib.parse
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +35,8 @@ LONGEST_RETRY_AFTER_S = 120.0
 MOST_EMPTY_PAGES = 100
 MOST_REDIRECTS = 5
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+_QUERY = re.compile(r"\?[^\s'\"<>]*=[^\s'\"<>]*")
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 _PASSING_FAILURES = (
     requests.exceptions.ConnectionError,
@@ -68,9 +72,11 @@ class StacApi:
                 warnings.simplefilter("ignore", NoConformsTo)
                 client = Client.open(source.endpoint, stac_io=self._io, timeout=source.timeout_s)
         except (pystac.errors.STACError, ClientTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            # The text of the error holds the address, with user and query; so would the chain in a traceback.
             raise RemoteError(
-                f"{source.name}: {source.endpoint} is not the landing page of a STAC API ({error}); check the endpoint"
-            ) from error
+                f"{source.name}: {shown_address(source.endpoint)} is not the landing page of a STAC API "
+                f"({type(error).__name__}); check the endpoint"
+            ) from None
         link = client.get_search_link()
         address = "search" if link is None else str(link.get_href(transform_href=False))
         self._search = urllib.parse.urljoin(source.endpoint.rstrip("/") + "/", address)
@@ -81,39 +87,55 @@ class StacApi:
         """Whether it says that it takes filters in CQL2 JSON."""
 
     def pages(self, query: Mapping[str, Any]) -> Iterator[Page]:
-        """Yield the items of each page of a search, the pages of all that fits.
+        """Yield the items of each page of a search, the pages of all that fits; an item may come twice.
 
         Raises:
             RequestRefusedError: the server does not take this query.
-            RemoteError: it failed, sent something else, or sends pages again and again.
+            RemoteError: it failed, sent something else, fewer items than it says there are, or pages again and again.
         """
+        found: set[str] = set()
+        # Once more, as items may have been added or moved to another page in between.
+        for _ in range(2):
+            matched = yield from self._pages(query, found)
+            if matched is None or len(found) >= matched:
+                return
+        raise RemoteError(
+            f"{self.source.name}: {shown_address(self._search)} says that {matched} items match, but sent "
+            f"{len(found)}. Search again later, or narrow the search (area, dates); if it stays, tell the operator."
+        )
+
+    def _pages(self, query: Mapping[str, Any], found: set[str]) -> Generator[Page, None, int | None]:
+        """Yield pages and add to the ids found; return how many items the server says there are, if it does."""
         href, method, body = self._search, "POST", dict(query)
         asked: set[str] = set()
         seen: set[str] = set()
         repeated = empty = 0
+        matched = None
         while True:
             asked.add(_fingerprint(href, method, body))
             reply = self._io.ask(href, method, body)
             page = self._features(reply, href)
             new = {str(feature.get("id")) for feature in page} - seen
             seen |= new
+            found |= new
+            matched = _matched(reply, matched)
             repeated += bool(page) and not new
             empty = 0 if page else empty + 1
             yield page
             following = self._next(reply, href, body)
             if following is None:
-                return
+                return matched
             href, method, body = following
             if _fingerprint(href, method, body) in asked or repeated > 1 or empty > MOST_EMPTY_PAGES:
                 raise RemoteError(
-                    f"{self.source.name}: {_address(href)} sends the same pages again and again; "
+                    f"{self.source.name}: {shown_address(href)} sends the same pages again and again; "
                     f"{len(seen)} items came before. Narrow the search, or tell the operator."
                 )
 
     def _features(self, reply: Any, href: str) -> Page:
         features = reply.get("features") if isinstance(reply, dict) else None
         if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
-            raise RemoteError(f"{self.source.name}: {_address(href)} sent something else than a list of items")
+            raise RemoteError(f"{self.source.name}: {shown_address(href)} sent something else than a list of items")
         return features
 
     def _next(self, reply: dict[str, Any], href: str, body: dict[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
@@ -169,13 +191,13 @@ class _RetryingIO(StacApiIO):
                 else:
                     return json.loads(response.content)
             except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                cause = f"it did not send JSON but {response.text[:60]!r}"
+                cause = f"it did not send JSON but {without_secrets(response.text[:200])[:60]!r}"
                 if "html" in response.headers.get("Content-Type", ""):
                     raise RemoteError(self._failure(href, method, cause, n + 1)) from error
             except _PASSING_FAILURES as error:
                 cause = _reason(error)
             except requests.exceptions.RequestException as error:
-                raise RemoteError(self._failure(href, method, _reason(error), n + 1)) from error
+                raise RemoteError(self._failure(href, method, _reason(error), n + 1)) from None  # may hold the address
             if n + 1 < tries:
                 if wait_s is None:
                     wait_s = min(BACKOFF_S * 2**n, LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
@@ -197,17 +219,34 @@ class _RetryingIO(StacApiIO):
 
     def _failure(self, href: str, method: str, cause: str, tries: int) -> str:
         times = "" if tries == 1 else f" after {tries} tries"
-        return f"{self._source.name}: {method} {_address(href)} failed{times}: {cause}"
+        return f"{self._source.name}: {method} {shown_address(href)} failed{times}: {cause}"
 
 
-def _address(href: str) -> str:
-    """Return an address without what may be secret in it."""
-    parts = urllib.parse.urlsplit(href)
+def shown_address(href: str) -> str:
+    """Return an address without what may be secret in it: user, password and query."""
+    try:
+        parts = urllib.parse.urlsplit(href)
+    except ValueError:
+        return "an address that cannot be read"
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def without_secrets(text: str) -> str:
+    """Return a text of somebody else's with its addresses as they may be shown."""
+    return _QUERY.sub("?…", _URL.sub(lambda match: shown_address(match[0]), text))
+
+
+def _matched(reply: Mapping[str, Any], before: int | None) -> int | None:
+    """Return how many items a page says there are in all, under its present or its former name."""
+    context = reply.get("context")
+    for value in (reply.get("numberMatched"), context.get("matched") if isinstance(context, dict) else None):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return before
+
+
 def _status(response: requests.Response) -> str:
-    text = " ".join(response.text.split())[:200]
+    text = without_secrets(" ".join(response.text.split()))[:200]
     return f"HTTP {response.status_code} {response.reason or ''}".rstrip() + (f" ({text})" if text else "")
 
 
@@ -217,7 +256,7 @@ def _reason(error: Exception) -> str:
         root = root.__context__
     if isinstance(error, requests.exceptions.Timeout) or isinstance(root, TimeoutError):
         return "it was silent for longer than the timeout"
-    return str(root) or type(root).__name__
+    return without_secrets(str(root)) or type(root).__name__
 
 
 def _retry_after(response: requests.Response) -> float | None:
@@ -233,7 +272,7 @@ def _retry_after(response: requests.Response) -> float | None:
         except ValueError:
             return None
         seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def _fingerprint(href: str, method: str, body: Mapping[str, Any]) -> str:

@@ -88,13 +88,18 @@ def scene_info(item: pystac.Item, source: StacSource, geobox: GeoBox) -> SceneIn
     acquired = _acquired(item)
     azimuth, elevation = _sun(item, acquired, geobox)
     return SceneInfo(
-        scene_id=item.id,
+        scene_id=stored_id(item.id),
         geobox=geobox,
         acquired=acquired,
         sun_azimuth=azimuth,
         sun_elevation=elevation,
         processing_baseline=item_baseline(item, source),
     )
+
+
+def stored_id(scene_id: str) -> str:
+    """Return the id under which the raw data store keeps a scene: some archives write `.SAFE` after it."""
+    return scene_id.removesuffix(".SAFE")
 
 
 def item_baseline(item: pystac.Item, source: StacSource) -> str | None:
@@ -129,11 +134,7 @@ def _asset(item: pystac.Item, source: StacSource, name: str) -> ItemAsset:
 
 def _scaling(item: pystac.Item, source: StacSource, name: str) -> tuple[float, float]:
     """Return scale and offset by the asset itself; what it does not give goes by the processing baseline."""
-    fields = item.assets[name].extra_fields
-    bands = fields.get("raster:bands")
-    first: Mapping[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], Mapping) else {}
-    scale = fields.get("raster:scale", first.get("scale"))
-    offset = fields.get("raster:offset", first.get("offset"))
+    scale, offset = _given(item, name, "scale"), _given(item, name, "offset")
     if source.offset_applied_property is not None and item.properties.get(source.offset_applied_property) is True:
         offset = 0.0
     if offset is None:
@@ -149,6 +150,33 @@ def _scaling(item: pystac.Item, source: StacSource, name: str) -> tuple[float, f
     if not (_is_number(scale) and _is_number(offset) and scale > 0):
         raise RemoteError(f"scene {item.id}, asset {name}: scale {scale!r} and offset {offset!r} cannot be")
     return float(scale), float(offset)
+
+
+def _given(item: pystac.Item, name: str, key: str) -> Any:
+    """Return `scale` or `offset` of an asset: its own, or that of its one band; None where it gives none."""
+    fields = item.assets[name].extra_fields
+    places = (
+        (f"raster:{key}", fields.get(f"raster:{key}")),
+        ("raster:bands", _one_band(item, name, "raster:bands").get(key)),
+        # STAC 1.1
+        ("bands", _one_band(item, name, "bands").get(f"raster:{key}")),
+    )
+    given = [(place, value) for place, value in places if value is not None]
+    if any(value != given[0][1] for _, value in given[1:]):
+        said = ", ".join(f"{value!r} by {place}" for place, value in given)
+        raise RemoteError(f"scene {item.id}, asset {name}: what the item says contradicts itself: {key} is {said}")
+    return given[0][1] if given else None
+
+
+def _one_band(item: pystac.Item, name: str, field: str) -> Mapping[str, Any]:
+    bands = item.assets[name].extra_fields.get(field)
+    if not isinstance(bands, list) or not bands:
+        return {}
+    if len(bands) > 1:
+        raise RemoteError(
+            f"scene {item.id}, asset {name}: the item gives it {len(bands)} bands in {field} instead of one"
+        )
+    return bands[0] if isinstance(bands[0], Mapping) else {}
 
 
 def _grid(item: pystac.Item, name: str) -> GeoBox | None:

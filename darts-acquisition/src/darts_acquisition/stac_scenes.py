@@ -17,7 +17,7 @@ from darts_acquisition.asset_servers import AssetServers, shown
 from darts_acquisition.decode import band_grid, decode_classes, decode_digital_numbers
 from darts_acquisition.raw_store import SceneUpdate
 from darts_acquisition.scene_writer import SceneWriter
-from darts_acquisition.stac_items import ItemAsset, finest, is_utm, item_assets, item_grid, scene_info
+from darts_acquisition.stac_items import ItemAsset, finest, is_utm, item_assets, item_grid, scene_info, stored_id
 from darts_acquisition.stac_sources import SCL, StacSource
 from darts_acquisition.transfer_report import SILENT, TransferReport
 from darts_acquisition.transfers import fetch
@@ -54,9 +54,10 @@ def download_scene(
         ConfigError: the AWS profile does not exist, or the id of the scene can be no file name.
     """
     needed = needed_assets(source, bands)
-    if not raw_store.missing_bands(store, source.prefix, item.id, needed):
+    scene_id = stored_id(item.id)
+    if not raw_store.missing_bands(store, source.prefix, scene_id, needed):
         return ()
-    with raw_store.updating_scene(store, source.prefix, item.id) as update:
+    with raw_store.updating_scene(store, source.prefix, scene_id) as update:
         assets = item_assets(item, source, update.missing(needed))
         if assets:
             _Download(item, source, update, assets, AssetServers(source, aws_profile_name), report).run()
@@ -69,7 +70,7 @@ def download_size(item: pystac.Item, store: Path | str, source: StacSource, band
     Raises:
         MissingBandError, RemoteError, StoreError: as `download_scene`.
     """
-    missing = raw_store.missing_bands(store, source.prefix, item.id, needed_assets(source, bands))
+    missing = raw_store.missing_bands(store, source.prefix, stored_id(item.id), needed_assets(source, bands))
     sizes = [asset.size for asset in item_assets(item, source, missing).values()]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None

@@ -19,7 +19,7 @@ from darts_acquisition.mgrs_tiles import parse_mgrs_tile, tile_area
 from darts_acquisition.scene_choice import Criteria, choose_items, drop_older, footprint, item_time
 from darts_acquisition.search_dates import search_intervals
 from darts_acquisition.search_geometry import BOX_CORNERS, geometries_to_send, widen_at_antimeridian
-from darts_acquisition.stac_client import RequestRefusedError, StacApi
+from darts_acquisition.stac_client import RequestRefusedError, StacApi, shown_address, without_secrets
 from darts_acquisition.stac_sources import StacSource
 from darts_utils.errors import ConfigError, MissingDataError, RemoteError
 
@@ -97,8 +97,8 @@ def get_items(source: StacSource, ids: Sequence[str]) -> dict[str, pystac.Item]:
                     found.setdefault(item.id, item)
     if missing := [scene_id for scene_id in wanted if scene_id not in found]:
         raise MissingDataError(
-            f"{source.name} has no scene {', '.join(missing)} in {source.collection} at {source.endpoint}; "
-            "check the ids, or search again: a reprocessed scene has another id"
+            f"{source.name} has no scene {', '.join(missing)} in {source.collection} at "
+            f"{shown_address(source.endpoint)}; check the ids, or search again: a reprocessed scene has another id"
         )
     return {scene_id: found[scene_id] for scene_id in wanted}
 
@@ -119,7 +119,7 @@ def read_item(feature: Mapping[str, Any], source: StacSource) -> pystac.Item:
         item = pystac.Item.from_dict({**defaults, **feature, "links": links}, preserve_dict=False)
     except (pystac.errors.STACError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RemoteError(
-            f"scene {name}: {source.endpoint} sent an item that cannot be read: {_text(error)}"
+            f"scene {name}: {shown_address(source.endpoint)} sent an item that cannot be read: {_text(error)}"
         ) from error
     footprint(item)
     item_time(item)
@@ -152,7 +152,7 @@ def percent_limit(percent: float | None, name: str) -> float | None:
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+    return without_secrets(f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error))
 
 
 class _Search:
@@ -258,5 +258,3 @@ def _cql2(criteria: Criteria, source: StacSource) -> dict[str, Any] | None:
     if len(conditions) > 1:
         return {"op": "and", "args": conditions}
     return conditions[0] if conditions else None
-
-

@@ -54,6 +54,8 @@ class StacSource:
     def __post_init__(self) -> None:
         if not self.name or not self.endpoint.startswith(("http://", "https://")):
             raise ConfigError(f"a STAC source needs a name and an endpoint with http(s)://, got {self.endpoint!r}")
+        if self.s3_endpoint is not None and not self.s3_endpoint.startswith(("http://", "https://")):
+            raise ConfigError(f"STAC source {self.name}: s3_endpoint needs http(s)://, got {self.s3_endpoint!r}")
         if not self.collection:
             raise ConfigError(f"STAC source {self.name}: collection must be given")
         if SCL not in self.assets:

@@ -161,4 +161,4 @@ def _cube_year(path: Path, year: int | None) -> int:
 def _trend(stored: xr.DataArray, name: str) -> xr.DataArray:
     values = stored.data.astype("float32")
     values[stored.data == 0] = np.nan
-    return describe(stored.copy(data=values).drop_attrs(deep=False), name, _SOURCE)
+    return describe(xr.DataArray(values, stored.coords, stored.dims), name, _SOURCE)

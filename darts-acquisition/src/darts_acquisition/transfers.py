@@ -115,6 +115,8 @@ class _Transfer:
         self._limit, self._slots = _shared(href, source)
         self._received = 0
         self._version: str | None = None
+        self._whole: int | None = None
+        """Bytes of the file, by the server."""
         self._hash: Any = None if checksum is None else checksum.hasher()
 
     def run(self, file: IO[bytes]) -> None:
@@ -150,7 +152,9 @@ class _Transfer:
             with self._servers.opened(self._href, self._received, self._version) as body:
                 if body.start != self._received:
                     self._restart(file)
-                self._version = body.version
+                elif self._received and None not in (self._whole, body.size) and body.size != self._whole:
+                    raise PassingError("the file has changed its size", restart=True)
+                self._version, self._whole = body.version, body.size or self._whole
                 self._copy(body, file)
 
     def _copy(self, body: Body, file: IO[bytes]) -> None:
@@ -163,6 +167,9 @@ class _Transfer:
             self._report.received(len(chunk))
             if self._size is not None and self._received > self._size:
                 return
+        if self._whole is not None and self._received < self._whole:
+            # A server may answer a part of what was asked for.
+            raise PassingError(f"the server sent {self._received} of {self._whole} bytes")
 
     def _mismatch(self) -> str | None:
         if self._size is not None and self._received != self._size:
@@ -176,7 +183,7 @@ class _Transfer:
         file.seek(0)
         file.truncate()
         self._report.received(-self._received)
-        self._received, self._version = 0, None
+        self._received, self._version, self._whole = 0, None, None
         self._hash = None if self._checksum is None else self._checksum.hasher()
 
     def _wait(self, fault: PassingError, faults: int) -> None:

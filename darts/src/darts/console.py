@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -131,7 +132,7 @@ class _PlainReporter:
             outcome.status, f"failed: {outcome.error}"
         )
         level = logging.ERROR if outcome.status == "failed" else logging.INFO
-        logger.log(level, "tile %d of %d, %s: %s%s", self._done, self._total, outcome.tile_id, what, remaining)
+        logger.log(level, "tile %d of %d%s, %s: %s", self._done, self._total, remaining, outcome.tile_id, what)
 
 
 class _LiveReporter:
@@ -140,7 +141,7 @@ class _LiveReporter:
         self._task = progress.add_task("starting", total=total, rate="")
 
     def step(self, tile_id: str, step: str) -> None:
-        self._progress.update(self._task, description=f"{tile_id}  [bold]{step}[/bold]")
+        self._progress.update(self._task, description=f"{escape(tile_id)}  [bold]{step}[/bold]")
 
     def finished(self, outcome: Outcome) -> None:
         self._rate.count(outcome)
@@ -160,9 +161,14 @@ def print_summary(outcomes: Sequence[Outcome], seconds: float) -> None:
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
-        table = Table(title="Failed tiles", title_justify="left")
-        for heading in ("tile", "error"):
-            table.add_column(heading, overflow="fold")
-        for outcome in failed:
-            table.add_row(outcome.tile_id, outcome.error)
-        console.print(table)
+        print_failures(console, "Failed tiles", "tile", [(outcome.tile_id, outcome.error) for outcome in failed])
+
+
+def print_failures(console: Console, title: str, heading: str, failures: Iterable[tuple[str, str]]) -> None:
+    """Print a table of what failed, each with its error."""
+    table = Table(title=title, title_justify="left")
+    for name in (heading, "error"):
+        table.add_column(name, overflow="fold")
+    for name, error in failures:
+        table.add_row(escape(name), escape(error))  # messages hold brackets, which Rich takes for markup
+    console.print(table)

@@ -15,8 +15,10 @@ class TilePreview:
     """What is known of a tile beforehand."""
 
     tile_id: str
-    results: str
-    """Which of its files are missing: "all", "some" or "none"."""
+    results: str = ""
+    """Which of its files are missing: "all", "some" or "none"; empty where results are not asked about."""
+    optical: bool = True
+    """Whether the optical data was looked at."""
     missing: tuple[str, ...] = ()
     """Bands that would be fetched."""
     n_bytes: int | None = None
@@ -46,15 +48,15 @@ def print_dry_run(
 
 
 def _describe(tile: TilePreview) -> str:
-    parts = [f"results {RESULTS[tile.results]}"]
+    parts = [f"results {RESULTS[tile.results]}"] if tile.results else []
     if tile.problem:
         return "; ".join([*parts, f"would fail: {tile.problem}"])
     if tile.missing:
         parts.append(f"optical {', '.join(tile.missing)} to fetch ({_size(tile.n_bytes)})")
-    else:
+    elif tile.optical:
         parts.append("optical on disk")
     parts += [f"{cube} {_chunks(count)}" for cube, count in tile.chunks.items()]
-    return "; ".join(parts)
+    return "; ".join(parts) or "nothing to fetch"
 
 
 def _sums(tiles: Sequence[TilePreview], chunks: dict[str, int]) -> str:
@@ -64,10 +66,15 @@ def _sums(tiles: Sequence[TilePreview], chunks: dict[str, int]) -> str:
     amount = size_text(known) if None not in sizes else (f"at least {size_text(known)}" if known else "unknown size")
     done = sum(tile.results == "none" for tile in tiles)
     failing = sum(bool(tile.problem) for tile in tiles)
-    parts = [f"{len(tiles)} tile{'s' * (len(tiles) != 1)}: {done} done, {len(tiles) - done} to make"]
+    parts = [f"{len(tiles)} tile{'s' * (len(tiles) != 1)}"]
+    if any(tile.results for tile in tiles):
+        parts[0] += f": {done} done, {len(tiles) - done} to make"
     if failing:
         parts.append(f"{failing} would fail")
-    parts.append(f"optical data of {len(to_fetch)} to fetch ({amount})" if to_fetch else "all optical data on disk")
+    if to_fetch:
+        parts.append(f"optical data of {len(to_fetch)} to fetch ({amount})")
+    elif any(tile.optical for tile in tiles):
+        parts.append("all other optical data on disk" if failing else "all optical data on disk")
     parts += [f"{cube} {_chunks(count)}" for cube, count in chunks.items()]
     return "; ".join(parts)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from rich.console import Console
-from rich.table import Table
 
+from darts.console import print_failures
 from darts.transfers import TransferDisplay, duration_text, size_text, transferring
 
 logger = logging.getLogger("darts.preparation")
@@ -86,12 +86,7 @@ def print_preparation(result: Preparation) -> None:
         fetched += f" ({size_text(result.n_bytes)} in {duration_text(result.seconds)}, {rate}/s)"
     console.print(f"{fetched}, {len(result.present)} already there, {len(result.failed)} failed", highlight=False)
     if result.failed:
-        table = Table(title="Failed downloads", title_justify="left")
-        table.add_column("what", overflow="fold")
-        table.add_column("error", overflow="fold")
-        for name, error in result.failed.items():
-            table.add_row(name, error)
-        console.print(table)
+        print_failures(console, "Failed downloads", "what", result.failed.items())
 
 
 def _note(name: str, future: Future[None], display: TransferDisplay, into: Preparation) -> None:

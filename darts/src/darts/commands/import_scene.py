@@ -236,7 +236,8 @@ def _import_all(scenes: Sequence[_Scene], overwrite: bool) -> int:
 
 def _print_outcomes(outcomes: Sequence[tuple[Path, str, str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from darts.console import print_failures
 
     console = Console(stderr=True)
     count = {state: sum(status == state for _, status, _ in outcomes) for state in ("imported", "skipped", "failed")}
@@ -244,13 +245,8 @@ def _print_outcomes(outcomes: Sequence[tuple[Path, str, str]]) -> None:
         f"{len(outcomes)} scenes: " + ", ".join(f"{n} {state}" for state, n in count.items()), highlight=False
     )
     if count["failed"]:
-        table = Table(title="Failed scenes", title_justify="left")
-        for heading in ("scene", "error"):
-            table.add_column(heading, overflow="fold")
-        for source, status, error in outcomes:
-            if status == "failed":
-                table.add_row(source.name, error)
-        console.print(table)
+        failures = [(source.name, error) for source, status, error in outcomes if status == "failed"]
+        print_failures(console, "Failed scenes", "scene", failures)
 
 
 def _bands(text: str) -> dict[str, int] | list[str | None]:

@@ -74,7 +74,14 @@ class StacArchive:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"archive": self.source.name, "endpoint": self.source.endpoint, "collection": self.source.collection}
+        source = self.source
+        properties = (source.tile_property, source.cloud_property, source.snow_property)
+        return {
+            "archive": source.name,
+            "endpoint": source.endpoint.rstrip("/"),
+            "collection": source.collection,
+            "properties": properties,
+        }
 
     def search(self, query: SceneQuery) -> dict[str, Any]:
         from darts_acquisition import search_cdse_s2_sr
@@ -100,7 +107,7 @@ class StacArchive:
         return download_size(item, self.store, self.source, self.source.bands(*bands))
 
     def grid_and_year(self, scene_id: str, find_item: Callable[[], Any]) -> tuple["GeoBox", int]:
-        from darts_acquisition import item_grid
+        from darts_acquisition import item_grid, item_time
 
         stored = _stored(self.store, self.source.prefix, scene_id)
         if stored is not None and stored.acquired is not None:
@@ -109,7 +116,7 @@ class StacArchive:
         grid = item_grid(item, self.source)
         if grid is None:
             raise MissingDataError(f"scene {scene_id}: its item does not tell its grid; fetch its optical data first")
-        return grid, item.datetime.year
+        return grid, item_time(item).year
 
     def download(self, item: Any, bands: Sequence[str], report: "TransferReport") -> None:
         from darts_acquisition import download_cdse_s2_sr_scene
@@ -163,10 +170,11 @@ class EarthEngineArchive:
         return gee_download_size(item, self.store, self._mapping(bands))
 
     def grid_and_year(self, scene_id: str, find_item: Callable[[], Any]) -> tuple["GeoBox", int]:
-        from darts_acquisition import GEE, scene_year
+        from darts_acquisition import GEE
 
         stored = _stored(self.store, GEE, scene_id)
-        return (find_item() if stored is None else stored).geobox, scene_year(scene_id)
+        known = stored if stored is not None and stored.acquired is not None else find_item()
+        return known.geobox, known.acquired.year
 
     def download(self, item: Any, bands: Sequence[str], report: "TransferReport") -> None:
         from darts_acquisition import download_gee_s2_sr_scene
@@ -192,7 +200,7 @@ class ImportedScenes:
 
     store: Path
 
-    bands: ClassVar[tuple[str, ...]] = BASIC_BANDS
+    bands: ClassVar[tuple[str, ...]] = tuple(_GEE_NAMES)
     settings: ClassVar[dict[str, Any]] = {"archive": "import"}
 
     def search(self, query: SceneQuery) -> dict[str, Any]:
@@ -223,7 +231,7 @@ class ImportedScenes:
     def load(self, scene: Any, bands: Sequence[str], *, offline: bool) -> "xr.Dataset":
         from darts_acquisition import load_imported_scene
 
-        return load_imported_scene(scene, self.store)
+        return load_imported_scene(scene, self.store, {name: name for name in bands})
 
 
 def _stored(store: Path | None, prefix: str, scene_id: str) -> Any:

@@ -113,6 +113,7 @@ class _BasePipeline(ABC):
     """Command line path of the pipeline, and the name of its table in a configuration file."""
     _preparing: ClassVar[bool] = False
     _tiles_found: ClassVar[list[Tile]] = []
+    _areas_unknown: ClassVar[dict[str, str]] = {}
     _report: ClassVar[TransferDisplay] = SILENT
     """Hears of the bytes that `_download_tile` receives."""
 
@@ -154,15 +155,19 @@ class _BasePipeline(ABC):
         return None
 
     def _tile_aoi(self) -> "gpd.GeoDataFrame":
-        """Return the area of all tiles, for which auxiliary data is prepared; see `tile_areas` for the columns."""
+        """Return the area of all tiles, for which auxiliary data is prepared; see `tile_areas` for the columns.
+
+        A tile whose area is not known is left out, and `_areas_unknown` tells why.
+        """
         from darts.tile_areas import tile_areas
 
         found = []
+        self._areas_unknown = {}  # type: ignore[misc]  # an instance's own, over the class default
         for tile in self._tiles_found:
             try:
                 found.append((tile.tile_id, self._tile_year(tile.key), self._tile_geobox(tile.key)))
             except DartsError as error:
-                logger.warning("the area of %s is not known: %s", tile.tile_id, error)
+                self._areas_unknown[tile.tile_id] = f"{type(error).__name__}: {error}"
         return tile_areas(found)
 
     def _missing_optical(self, tilekey: Any) -> tuple[tuple[str, ...], int | None]:
@@ -202,7 +207,7 @@ class _BasePipeline(ABC):
         if self.dry_run:
             from darts.pipelines.preparing import print_plans
 
-            print_plans(self, tiles, dirs, optical=True, aux=True)
+            print_plans(self, tiles, dirs, optical=True, aux=True, results=True)
             return RunSummary(())
         plan = self._plan(dirs, tiles)  # loads torch and the models
         output = self._output(dirs)
@@ -244,20 +249,32 @@ class _BasePipeline(ABC):
         """
         if not (optical or aux):
             raise ConfigError("nothing to prepare: ask for the optical data, the auxiliary data, or both")
+        if self.offline:
+            raise ConfigError(
+                "prepare_data goes over the network, which offline forbids; leave offline out (in a configuration "
+                "file, put it into the table of the run, such as [darts.run.sentinel2])"
+            )
         dirs = self.default_dirs.resolve()
         self._check(dirs)
-        self._preparing = True  # type: ignore[misc]  # an instance's own, over the class default
         from darts.pipelines.preparing import prepare, print_plans
         from darts.preparation import Preparation
 
-        if self.dry_run:
-            print_plans(self, self._tiles(), dirs, optical=optical, aux=aux)
+        self._preparing = True  # type: ignore[misc]  # an instance's own, over the class default
+        try:
+            if not self.dry_run:
+                return prepare(self, self._tiles(), dirs, optical=optical, aux=aux)
+            print_plans(self, self._tiles(), dirs, optical=optical, aux=aux, results=False)
             return Preparation()
-        return prepare(self, self._tiles(), dirs, optical=optical, aux=aux)
+        finally:
+            self._preparing = False  # type: ignore[misc]
 
     # ---- checks, once, before expensive work ------------------------------------------------------------------------
 
     def _check(self, dirs: DefaultPaths) -> None:
+        for field_ in dataclasses.fields(self):
+            value = getattr(self, field_.name)
+            if isinstance(value, str) and "Path" in str(field_.type) and "list" not in str(field_.type):
+                setattr(self, field_.name, Path(value))
         for name in ("patch_size", "batch_size", "tpi_outer_radius"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("overlap", "reflection", "mask_erosion_size", "min_object_size"):

@@ -104,9 +104,13 @@ class PlanetPipeline(_BasePipeline):
         return planet_geobox(tilekey)
 
     def _tile_year(self, tilekey: Path) -> int:
-        from darts_acquisition import parse_planet_name
+        from darts_acquisition import planet_year
 
-        return parse_planet_name(tilekey.name).day.year
+        return planet_year(tilekey)
+
+    def _missing_optical(self, tilekey: Path) -> tuple[tuple[str, ...], int | None]:
+        self._tile_geobox(tilekey)  # raises where the files cannot be used
+        return (), 0
 
     def _remarks(self) -> list[tuple[str, str]]:
         from darts_acquisition import scan_planet_orthotiles, scan_planet_scenes

@@ -29,15 +29,22 @@ def prepare(
     result = Preparation()
     if optical:
         _prepare_optical(pipeline, tiles, result)
-    if aux:
-        for cube in cubes_needed(pipeline._tile_aoi(), needs, pipeline._auxiliary(dirs), pipeline.tpi_outer_radius):
+    if aux and (needs.dem or needs.tcvis):
+        areas = pipeline._tile_aoi()
+        for tile_id, error in pipeline._areas_unknown.items():
+            if tile_id not in result.failed:
+                logger.error("%s failed: %s", tile_id, error)
+                result.failed[tile_id] = error
+        for cube in cubes_needed(areas, needs, pipeline._auxiliary(dirs), pipeline.tpi_outer_radius):
             _prepare_cube(cube, result)
     print_preparation(result)
     return result
 
 
-def print_plans(pipeline: "_BasePipeline", tiles: list[Tile], dirs: DefaultPaths, *, optical: bool, aux: bool) -> None:
-    """Tell what would be done with `tiles`, and change nothing."""
+def print_plans(
+    pipeline: "_BasePipeline", tiles: list[Tile], dirs: DefaultPaths, *, optical: bool, aux: bool, results: bool
+) -> None:
+    """Tell what would be done with `tiles`, and change nothing; `results`: whether they would be made too."""
     needs = _needs(pipeline, dirs)
     pipeline._use_bands(needs.bands)
     cubes: list[CubeNeed] = []
@@ -45,21 +52,23 @@ def print_plans(pipeline: "_BasePipeline", tiles: list[Tile], dirs: DefaultPaths
         cubes = list(cubes_needed(pipeline._tile_aoi(), needs, pipeline._auxiliary(dirs), pipeline.tpi_outer_radius))
     models = tuple(needs.by_model)
     subsets = models if pipeline.write_model_outputs and len(models) > 1 else ()
-    previews = [_preview(pipeline, tile, cubes, subsets, optical=optical) for tile in tiles]
+
+    def missing_results(tile: Tile) -> str:
+        return missing_outputs(tile.output, pipeline.export_bands, subsets, debug=pipeline.debug_data)
+
+    previews = [
+        _preview(pipeline, tile, cubes, optical=optical, results=missing_results(tile) if results else "")
+        for tile in tiles
+    ]
     print_dry_run(previews, needs, {cube.name: len(cube.missing(cube.areas)) for cube in cubes}, pipeline._remarks())
 
 
 def _preview(
-    pipeline: "_BasePipeline",
-    tile: Tile,
-    cubes: list[CubeNeed],
-    subsets: tuple[str, ...],
-    *,
-    optical: bool,
+    pipeline: "_BasePipeline", tile: Tile, cubes: list[CubeNeed], *, optical: bool, results: str
 ) -> TilePreview:
     missing: tuple[str, ...] = ()
     n_bytes: int | None = 0
-    problem = ""
+    problem = pipeline._areas_unknown.get(tile.tile_id, "") if cubes else ""
     if optical:
         try:
             missing, n_bytes = pipeline._missing_optical(tile.key)
@@ -68,7 +77,8 @@ def _preview(
     chunks = {cube.name: len(cube.missing(areas)) for cube, areas in _of_tile(cubes, tile)}
     return TilePreview(
         tile_id=tile.tile_id,
-        results=missing_outputs(tile.output, pipeline.export_bands, subsets, debug=pipeline.debug_data),
+        results=results,
+        optical=optical,
         missing=missing,
         n_bytes=n_bytes,
         chunks=chunks,
@@ -87,7 +97,11 @@ def _of_tile(cubes: list[CubeNeed], tile: Tile) -> Iterator[tuple[CubeNeed, Any]
 def _needs(pipeline: "_BasePipeline", dirs: DefaultPaths) -> Needs:
     """Return what the models and exports need; of everything, where this machine has no models yet."""
     if pipeline.model_files is None and not any(dirs.models.glob("*.pt")):
-        logger.info("no models in %s: the auxiliary data of all features counts as needed", dirs.models)
+        logger.warning(
+            "no models in %s: the auxiliary data of all features counts as needed, and of the optical bands blue, "
+            "green, red and nir alone",
+            dirs.models,
+        )
         return everything()
     return read_needs(model_names(pipeline._models(dirs)), pipeline.export_bands)
 

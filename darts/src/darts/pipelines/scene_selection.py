@@ -1,5 +1,6 @@
 """Which Sentinel-2 scenes a run works on: ids from the user, or those that a search found and wrote down."""
 
+import glob
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ class SceneQuery:
     aoi_file: Path | None
     start_date: str | None
     end_date: str | None
-    max_cloud_cover: int | None
-    max_snow_cover: int | None
+    max_cloud_cover: float | None
+    max_snow_cover: float | None
     months: tuple[int, ...] | None
     years: tuple[int, ...] | None
 
@@ -39,12 +40,20 @@ class SceneQuery:
         Raises:
             ConfigError: the area's file cannot be read.
         """
+        from darts_acquisition import parse_mgrs_tile
+
         question: dict[str, Any] = {**asdict(self), **archive}
         if self.tile_ids is not None:
-            question["tile_ids"] = sorted(tile.upper().removeprefix("T") for tile in self.tile_ids)
+            question["tile_ids"] = sorted({parse_mgrs_tile(tile) for tile in self.tile_ids})
+        for name in ("months", "years"):
+            if (numbers := getattr(self, name)) is not None:
+                question[name] = sorted(set(numbers))
+        for name in ("max_cloud_cover", "max_snow_cover"):
+            percent = getattr(self, name)
+            question[name] = 100.0 if percent is None else min(float(percent), 100.0)
         if self.aoi_file is not None:
             # The content counts: on another machine the file may lie elsewhere.
-            question["aoi_file"] = hashlib.sha256(_content(self.aoi_file)).hexdigest()
+            question["aoi_file"] = _digest_of(self.aoi_file)
         return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -79,8 +88,17 @@ def plain_name(scene_id: str, where: str) -> str:
     return name
 
 
-def _content(file: Path) -> bytes:
+def _digest_of(area: Path) -> str:
+    """Return a hash of a vector file with those that belong to it (.shp, .prj, …), or of a folder (.gdb)."""
+    found = [area]
+    if area.is_dir():
+        found = sorted(area.rglob("*"))
+    elif area.suffix.lower() == ".shp":
+        found = sorted(area.parent.glob(f"{glob.escape(area.stem)}.*"))
+    digest = hashlib.sha256()
     try:
-        return file.read_bytes()
+        for file in [file for file in found if file.is_file()] or [area]:
+            digest.update(file.suffix.encode() + file.read_bytes())
     except OSError as error:
-        raise ConfigError(f"aoi_file {file} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(f"aoi_file {area} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ from darts.pipelines.archives import BASIC_BANDS, Archive, EarthEngineArchive, I
 from darts.pipelines.base import _BasePipeline
 from darts.pipelines.scene_selection import SceneQuery, plain_name, read_scene_ids, write_scene_ids
 from darts.pipelines.stac_options import StacOptions
-from darts_utils.errors import ConfigError, MissingBandError, MissingDataError
+from darts_utils.errors import ConfigError, DartsError, MissingBandError, MissingDataError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,9 +43,9 @@ class Sentinel2Pipeline(_BasePipeline):
     """First day of a search, YYYY-MM-DD."""
     end_date: str | None = None
     """Last day of a search, YYYY-MM-DD."""
-    max_cloud_cover: int | None = 10
+    max_cloud_cover: float | None = 10
     """Highest cloud cover in percent; 100: any."""
-    max_snow_cover: int | None = 10
+    max_snow_cover: float | None = 10
     """Highest snow cover in percent; 100: any."""
     months: list[int] | None = None
     """Months to search; a date range beats them."""
@@ -101,6 +101,13 @@ class Sentinel2Pipeline(_BasePipeline):
 
     def __post_init__(self) -> None:
         self._items: dict[str, Any] = {}
+        self._lookup_errors: dict[str, DartsError] = {}
+        for name in ("scene_ids", "tile_ids"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} must be a list of texts, got the text {getattr(self, name)!r}")
+        for name in ("months", "years"):
+            if isinstance(getattr(self, name), int):
+                raise ConfigError(f"{name} must be a list of whole numbers, got {getattr(self, name)}")
 
     def prepare_data(self, optical: bool = False, aux: bool = False) -> "Preparation":
         """Download everything a later offline run needs; see the base."""
@@ -131,10 +138,12 @@ class Sentinel2Pipeline(_BasePipeline):
         self._items = self._archive().search(self._query())
         if not self._items:
             raise ConfigError(
-                f"no scenes were found for {selection}; widen the dates, max_cloud_cover or max_snow_cover"
+                f"no scenes were found for {selection} with max_cloud_cover {self.max_cloud_cover}, max_snow_cover "
+                f"{self.max_snow_cover} and the dates given; widen them (100: any cover), or check the area, and the "
+                "collection where it is a setting"
             )
         ids = [plain_name(scene_id, "search") for scene_id in self._items]
-        logger.info("%d scenes were found for %s", len(ids), selection)
+        logger.info("scenes found for %s: %d", selection, len(ids))
         if self._preparing and not self.dry_run and file is not None:
             write_scene_ids(file, ids)
             logger.info("their ids are in %s", file)
@@ -144,9 +153,10 @@ class Sentinel2Pipeline(_BasePipeline):
         file = self._selection_file()
         if file is None or (self.prep_data_scene_id_file is None and not file.is_file()):
             raise ConfigError(
-                f"{selection}: offline nothing can be searched, and this selection was not prepared; run `darts "
-                "prepare-data sentinel2 --optical --aux` with the same selection on a machine with internet, or "
-                "name the scenes with scene_ids or scene_id_file"
+                f"{selection}: offline nothing can be searched, and this selection was not prepared (there is no "
+                f"{file}); "
+                "run `darts prepare-data sentinel2 --optical --aux` with the same selection, archive and address on a "
+                "machine with internet, or name the scenes with scene_ids or scene_id_file"
             )
         return read_scene_ids(file, "prep_data_scene_id_file")
 
@@ -196,8 +206,25 @@ class Sentinel2Pipeline(_BasePipeline):
         if tilekey not in self._items:
             if self.offline and not self._preparing:
                 raise MissingDataError(f"scene {tilekey} is not in {self._store()}; `darts prepare-data` fetches it")
-            self._items |= self._archive().find([tilekey])
+            self._look_up([tile.key for tile in self._tiles_found] or [tilekey])
+        if tilekey in self._lookup_errors:
+            raise self._lookup_errors[tilekey]
         return self._items[tilekey]
+
+    def _look_up(self, scene_ids: list[str]) -> None:
+        """Find the items of all scenes at once; failures are kept: a dead server is not asked for each scene."""
+        archive = self._archive()
+        wanted = [name for name in scene_ids if name not in self._items and name not in self._lookup_errors]
+        try:
+            self._items |= archive.find(wanted)
+        except MissingDataError as error:
+            if len(wanted) == 1:
+                self._lookup_errors[wanted[0]] = error
+                return
+            for name in wanted:
+                self._look_up([name])
+        except DartsError as error:
+            self._lookup_errors |= dict.fromkeys(wanted, error)
 
     def _tile_geobox(self, tilekey: str) -> "GeoBox":
         return self._archive().grid_and_year(tilekey, partial(self._item, tilekey))[0]
