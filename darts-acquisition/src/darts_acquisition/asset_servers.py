@@ -171,14 +171,15 @@ class AssetServers:
         code = str(response.get("Error", {}).get("Code", ""))
         about = response.get("ResponseMetadata", {})
         status = int(about.get("HTTPStatusCode", 0))
-        answered = f"the server answered {status} {code}".rstrip()
+        answered = f"the server answered {status} {code if code != str(status) else ''}".rstrip()
         if status in (412, 416):
             return PassingError(f"{answered} (the file has changed)", restart=True)
         if code in _KEY_CODES or status == 401 or (status == 403 and not self.source.s3_unsigned):
             return RefusedError(f"{answered}: it does not accept the keys. {self._how_to_set_keys()}")
         if status in PASSING_STATUS or code in _PASSING_CODES:
             return PassingError(answered, retry_after_s=_retry_after(about.get("HTTPHeaders", {}).get("retry-after")))
-        return RefusedError(answered)
+        advice = ". Check the address of the S3 service; a scene may also have been processed anew, under another id"
+        return RefusedError(answered + (advice if status == 404 else ""))
 
     def _how_to_set_keys(self) -> str:
         where = f"Asked with the AWS profile {self.profile!r}"

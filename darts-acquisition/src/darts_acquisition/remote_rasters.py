@@ -104,7 +104,7 @@ def _read(
 ) -> Overlap | None:
     name = posixpath.basename(urlsplit(where).path) or "raster.tif"
     environment = rasterio.Env(GDAL_NUM_THREADS="1", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
-    with environment, rasterio.open(name, opener=file.open) as source:
+    with environment, rasterio.open(name, opener=file.open, driver="GTiff") as source:
         _require_same_grid(source, block, where)
         to_source = ~source.transform * block.affine
         left, top = to_source * (0, 0)
