@@ -105,6 +105,7 @@ def launch(
 
 def run_command_line(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code; every expected error becomes one message on stderr."""
+    app.config = ()  # that of an earlier command line in this process
     try:
         result = app.meta(list(tokens), exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt:
