@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 import darts_acquisition as da
-from darts_acquisition import http_ranges, stac_client
+from darts_acquisition import stac_client, transfers
 from darts_acquisition.arcticdem_source import arcticdem_fetcher
 from darts_acquisition.testing import Fault, cql2_stac_server, file_server, make_pgc_collection
 from darts_acquisition.testing.arcticdem_mosaic import TILE, Mosaic, serve_mosaic
@@ -28,7 +28,7 @@ def _mosaic(tmp_path_factory):
 
 @pytest.fixture
 def mosaic(_mosaic: Mosaic, monkeypatch):
-    monkeypatch.setattr(http_ranges, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(transfers, "BACKOFF_S", 0.01)
     monkeypatch.setattr(stac_client, "BACKOFF_S", 0.01)
     yield _mosaic
     _mosaic.api.clear()

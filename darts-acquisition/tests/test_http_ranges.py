@@ -6,7 +6,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio import Affine
 
-from darts_acquisition import http_ranges
+from darts_acquisition import http_ranges, transfers
 from darts_acquisition.http_ranges import GAP_BYTES, LONGEST_RANGE_BYTES, RangeServer, RemoteFile, range_session
 from darts_acquisition.remote_rasters import read_overlap
 from darts_acquisition.testing import Fault, fault_proxy, file_server
@@ -25,7 +25,7 @@ def _served(tmp_path_factory):
 
 @pytest.fixture
 def served(_served, monkeypatch):
-    monkeypatch.setattr(http_ranges, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(transfers, "BACKOFF_S", 0.01)
     _served[1].clear()
     (_served[0] / "file.bin").write_bytes(CONTENT)
     return _served
@@ -88,8 +88,8 @@ def test_reading_stops_when_told_to(served):
 
 
 def test_a_wait_ends_when_told_to_stop(served, monkeypatch):
-    monkeypatch.setattr(http_ranges, "BACKOFF_S", 1000)
-    monkeypatch.setattr(http_ranges, "MAX_BACKOFF_S", 1000)
+    monkeypatch.setattr(transfers, "BACKOFF_S", 1000)
+    monkeypatch.setattr(transfers, "MAX_BACKOFF_S", 1000)
     stop = threading.Event()
     served[1].faults(Fault("GET", "status"))
     timer = threading.Timer(0.3, stop.set)

@@ -177,7 +177,7 @@ class AssetServers:
         if code in _KEY_CODES or status == 401 or (status == 403 and not self.source.s3_unsigned):
             return RefusedError(f"{answered}: it does not accept the keys. {self._how_to_set_keys()}")
         if status in PASSING_STATUS or code in _PASSING_CODES:
-            return PassingError(answered, retry_after_s=_retry_after(about.get("HTTPHeaders", {}).get("retry-after")))
+            return PassingError(answered, retry_after_s=retry_after_s(about.get("HTTPHeaders", {}).get("retry-after")))
         advice = ". Check the address of the S3 service; a scene may also have been processed anew, under another id"
         return RefusedError(answered + (advice if status == 404 else ""))
 
@@ -263,18 +263,24 @@ def _check_status(response: requests.Response) -> None:
     if status in (412, 416):
         raise PassingError(f"{answered} (the file has changed)", restart=True)
     if status in PASSING_STATUS:
-        raise PassingError(answered, retry_after_s=_retry_after(response.headers.get("Retry-After")))
+        raise PassingError(answered, retry_after_s=retry_after_s(response.headers.get("Retry-After")))
     if status not in (200, 206):
         raise RefusedError(f"{answered}: it wants permission that we have not" if status in (401, 403) else answered)
 
 
 def _broken(error: Exception) -> PassingError:
-    # The text of the error holds the whole address with its query.
+    return PassingError(f"the connection broke ({innermost(error)[1]})")
+
+
+def innermost(error: Exception) -> tuple[BaseException, str]:
+    """Return the error that a failed request goes back to, and its name for a message.
+
+    The text of the outer error holds the whole address with its query.
+    """
     cause: BaseException = error
     while cause.__context__ is not None:
         cause = cause.__context__
-    what = getattr(cause, "strerror", None) or type(cause).__name__
-    return PassingError(f"the connection broke ({what})")
+    return cause, getattr(cause, "strerror", None) or type(cause).__name__
 
 
 def _range_start(content_range: str | None) -> int:
@@ -290,7 +296,7 @@ def _whole_size(content_range: str | None, content_length: Any) -> int | None:
     return int(content_length) if str(content_length).isdecimal() else None
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after_s(value: str | None) -> float | None:
     """Return the seconds that a header Retry-After asks for, given as such or as a date."""
     if value is None:
         return None

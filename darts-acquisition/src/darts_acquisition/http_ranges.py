@@ -1,10 +1,7 @@
 """Files on HTTP servers, read in ranges: only what is needed, each range verified and tried again where that helps."""
 
 import contextlib
-import email.utils
 import io
-import logging
-import random
 import re
 import threading
 import time
@@ -15,24 +12,18 @@ from typing import TypeVar
 import requests
 import requests.adapters
 
-from darts_acquisition.asset_servers import PASSING_STATUS, PassingError, RefusedError, shown
+from darts_acquisition.asset_servers import PASSING_STATUS, PassingError, RefusedError, innermost, retry_after_s, shown
 from darts_acquisition.transfer_report import SILENT, TransferReport
-from darts_acquisition.transfers import StoppedError
+from darts_acquisition.transfers import StoppedError, seconds_to_wait
 from darts_utils.errors import RemoteError
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 HEADER_BYTES = 1 << 16
 """Read at least at a time, where nothing was fetched ahead."""
 GAP_BYTES = 1 << 16
 """Ranges that are no further apart are fetched as one."""
 LONGEST_RANGE_BYTES = 8 << 20
-BACKOFF_S = 0.5
-"""Wait before the second try; doubled each time, up to MAX_BACKOFF_S, and varied by half."""
-MAX_BACKOFF_S = 30.0
-MAX_RETRY_AFTER_S = 600.0
-"""A server that asks for a longer wait is taken at its word that now is no time to ask."""
 _BLOCK_BYTES = 1 << 18
 
 
@@ -139,7 +130,7 @@ class RemoteFile:
                     raise RemoteError(
                         f"{self._where}: {fault}, at the last of {tries} tries. Try again later."
                     ) from fault
-                self._wait(fault, tries)
+                self._server.wait(seconds_to_wait(fault, tries, self._where))
         self._parts.append((start, bytes(received)))
 
     def _blocks(self, start: int, end: int) -> Iterator[bytes]:
@@ -169,7 +160,7 @@ class RemoteFile:
             raise PassingError("the server sent the whole file when asked for a range")
         answered = f"the server answered {status} {response.reason or ''}".rstrip()
         if status in PASSING_STATUS:
-            raise PassingError(answered, retry_after_s=_retry_after(response.headers.get("Retry-After")))
+            raise PassingError(answered, retry_after_s=retry_after_s(response.headers.get("Retry-After")))
         place = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
         if status != 206:
             raise RefusedError(
@@ -186,16 +177,6 @@ class RemoteFile:
         if (first, last) != (start, min(end, size) - 1):
             raise PassingError("the server sent another range than asked for")
         return last + 1 - first
-
-    def _wait(self, fault: PassingError, tries: int) -> None:
-        if fault.retry_after_s is not None and fault.retry_after_s > MAX_RETRY_AFTER_S:
-            raise RemoteError(
-                f"{self._where}: {fault} and asks to wait for {fault.retry_after_s:.0f} s. Try again then."
-            ) from fault
-        backoff_s = min(BACKOFF_S * 2 ** (tries - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.5)
-        wait_s = backoff_s if fault.retry_after_s is None else fault.retry_after_s
-        logger.info("%s: %s; trying again in %.1f s", self._where, fault, wait_s)
-        self._server.wait(wait_s)
 
 
 class _Reader(io.RawIOBase):
@@ -241,11 +222,8 @@ def _faults(timeout_s: float) -> Iterator[None]:
     except requests.Timeout as error:
         raise PassingError(f"the server was silent for {timeout_s:g} s") from error
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        # Silence within the body comes in these classes too. Their text holds the whole address with its query.
-        cause: BaseException = error
-        while cause.__context__ is not None:
-            cause = cause.__context__
-        what = getattr(cause, "strerror", None) or type(cause).__name__
+        # Silence within the body comes in these classes too.
+        cause, what = innermost(error)
         silent = isinstance(cause, TimeoutError) or "timed out" in str(error)
         raise PassingError(
             f"the server was silent for {timeout_s:g} s" if silent else f"the connection broke ({what})"
@@ -262,14 +240,3 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((start, end))
     return merged
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Return the seconds that a header Retry-After asks for, given as such or as a date."""
-    if value is None:
-        return None
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return None

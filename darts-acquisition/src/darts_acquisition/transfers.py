@@ -95,6 +95,22 @@ def fetch(
             partial.unlink(missing_ok=True)
 
 
+def seconds_to_wait(fault: PassingError, tries: int, where: str) -> float:
+    """Return how long to wait before the next try, after so many: as the server asks, else longer each time.
+
+    Raises:
+        RemoteError: the server asks for more than MAX_RETRY_AFTER_S; names `where`.
+    """
+    if fault.retry_after_s is not None and fault.retry_after_s > MAX_RETRY_AFTER_S:
+        raise RemoteError(
+            f"{where}: {fault} and asks to wait for {fault.retry_after_s:.0f} s. Try again then."
+        ) from fault
+    backoff_s = min(BACKOFF_S * 2 ** (tries - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.5)
+    wait_s = backoff_s if fault.retry_after_s is None else fault.retry_after_s
+    logger.info("%s: %s; trying again in %.1f s", where, fault, wait_s)
+    return wait_s
+
+
 class _Transfer:
     """The state of one fetch."""
 
@@ -187,14 +203,7 @@ class _Transfer:
         self._hash = None if self._checksum is None else self._checksum.hasher()
 
     def _wait(self, fault: PassingError, faults: int) -> None:
-        if fault.retry_after_s is not None and fault.retry_after_s > MAX_RETRY_AFTER_S:
-            raise RemoteError(
-                f"{self._where}: {fault} and asks to wait for {fault.retry_after_s:.0f} s. Try again then."
-            ) from fault
-        backoff_s = min(BACKOFF_S * 2 ** (faults - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.5)
-        wait_s = backoff_s if fault.retry_after_s is None else fault.retry_after_s
-        logger.info("%s: %s; trying again in %.1f s", self._where, fault, wait_s)
-        self._stop.wait(wait_s)
+        self._stop.wait(seconds_to_wait(fault, faults, self._where))
         self._check_stop()
 
     def _check_stop(self) -> None:
