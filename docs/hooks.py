@@ -4,6 +4,7 @@ A page holds a marker on a line of its own, and the site shows the table in its 
 
     <!-- table: bands -->                 the band table
     <!-- table: products -->              files of each export band
+    <!-- table: indices -->               our table of indices; `indices spyndex` gives those of spyndex besides
     <!-- table: options planet -->        parameters of a pipeline: base, planet or sentinel2
     <!-- table: commands -->              what `darts --help` lists
     <!-- table: decisions -->             the pages of docs/decisions
@@ -85,6 +86,23 @@ def products() -> str:
     return _table(("export band", "files", "contents"), rows)
 
 
+def indices(source: str = "") -> str:
+    """Return the table of indices; with "spyndex" that of the others, which spyndex knows."""
+    from darts_preprocessing import INDICES, Index, known_indices
+
+    def constants(index: Index) -> str:
+        return ", ".join(
+            f"{name} = {'…' if value is None else f'{value:g}'}" for name, value in index.constants.items()
+        )
+
+    others = [index for name, index in known_indices().items() if name not in INDICES]
+    rows = (
+        (f"`{index.name}`", index.long_name, f"`{index.formula}`", constants(index), _linked(index.source))
+        for index in (others if source == "spyndex" else INDICES.values())
+    )
+    return _table(("index", "meaning", "formula", "constants", "source"), rows)
+
+
 def options(pipeline: str) -> str:
     """Return the parameters that a pipeline adds to those of its base; `base` gives those of all pipelines."""
     from darts.pipelines.base import _BasePipeline
@@ -140,6 +158,7 @@ def decisions() -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "bands": bands,
     "products": products,
+    "indices": indices,
     "options": options,
     "commands": commands,
     "decisions": decisions,
@@ -185,6 +204,13 @@ def _decisions() -> list[Path]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def _linked(source: str) -> str:
+    """Return a source with its address, or its DOI, as a link."""
+    if source.startswith("http"):
+        return f"[{source.removeprefix('https://').removeprefix('http://').partition('/')[0]}]({source})"
+    return re.sub(r"doi:(\S+)", r"[doi](https://doi.org/\1)", source)
 
 
 def _number(value: float) -> str:

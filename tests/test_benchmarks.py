@@ -1,9 +1,19 @@
 """Benchmarks run at a small size, so that they cannot rot; what they measure is not judged here."""
 
+import importlib
+import io
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,3 +24,93 @@ def test_the_benchmark_of_downloads_compares_both_ways() -> None:
     assert "Traceback" not in run.stderr, run.stderr
     for what in ("transfer alone", "whole download"):
         assert re.search(rf"{what}: darts +[\d.]+ s, one at a time +[\d.]+ s, ratio +[\d.]+", run.stdout), run.stdout
+
+
+@pytest.fixture(scope="module")
+def preprocess() -> Iterator[ModuleType]:
+    """Return `benchmarks/preprocess.py` as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("preprocess")
+
+
+@pytest.fixture(scope="module")
+def small_run(preprocess: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """Return the figures of all features at a small size, and the printed text."""
+    file = tmp_path_factory.mktemp("preprocess") / "figures.json"
+    with redirect_stdout(io.StringIO()) as printed:
+        preprocess.main(["--size", "96", "--one-process", "--json", str(file)])
+    return json.loads(file.read_text()), printed.getvalue()
+
+
+def test_the_benchmark_of_features_tells_time_memory_and_goals(small_run: tuple[dict[str, Any], str]) -> None:
+    figures, printed = small_run
+    features = {row["name"] for row in figures["features"]}
+    for row in figures["features"]:
+        assert min(row["seconds"], row["copy_s"], row["reference_s"], row["ratio"]) > 0, row
+        assert re.search(rf"^\| {re.escape(row['name'])} \|( ≈?[^|]+\|){{6}}$", printed, re.MULTILINE), printed
+    assert {"NDVI", "TPI, 100 m", "TPI, 1000 m", "hillshade", "DEM alignment and all four"} <= features
+    for part in ("ours", "reference"):
+        # 10 float32 bands and the mask are new.
+        assert figures[part]["outputs_gib"] == pytest.approx(96 * 96 * (10 * 4 + 1) / 2**30)
+        assert figures[part]["above_gib"] >= 0
+    for goal in ("all features, beside the plain reference | 6 ×", "above inputs and outputs | at most 1.5 GiB"):
+        assert goal in printed
+
+
+def test_features_agree_with_the_plain_reference_where_it_is_right(small_run: tuple[dict[str, Any], str]) -> None:
+    figures, _ = small_run
+    bands = {(row["name"], band): by for row in figures["features"] for band, by in row["differences"].items()}
+    for feature, band, most in (
+        ("NDVI", "ndvi", 1e-6), ("TPI, 100 m", "tpi", 1e-3), ("TPI, 1000 m", "tpi", 1e-3), ("slope", "slope", 1e-4),
+        ("curvature", "curvature", 1e-2),
+    ):  # fmt: skip
+        by = bands[feature, band]
+        assert by["most"] <= most, (feature, by)
+        # The reference spoils what lies around holes and the frame; ours misses nothing that it has.
+        assert by["only_reference"] == 0, (feature, by)
+        assert by["only_ours"] < 0.99, (feature, by)
+    # Both count clockwise, ours from true north: 2.8° apart here.
+    assert 2.5 < bands["aspect", "aspect"]["mean"] < 3.1
+    # GDAL's approximation moves samples a little; the rough bands vary by 5 (trends) and 0.1 m (DEM) between pixels.
+    assert bands["DEM alignment, with mask", "arcticdem_data_mask"]["mean"] < 1e-3
+    assert bands["DEM alignment, with mask", "dem"]["mean"] < 0.02
+    for band in ("tc_brightness", "tc_greenness", "tc_wetness"):
+        assert bands["TCVIS alignment, 3 bands", band]["mean"] < 0.5
+
+
+def test_the_benchmark_of_features_runs_without_the_reference(
+    preprocess: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "figures.json"
+    preprocess.main(["--case", "planet", "--size", "64", "--one-process", "--skip-reference", "--json", str(file)])
+    figures, printed = json.loads(file.read_text()), capsys.readouterr().out
+    assert "reference" not in figures
+    assert "differs from the reference" not in printed
+    assert all(row["seconds"] > 0 for row in figures["features"])
+
+
+def test_memory_of_all_features_is_measured_in_a_process_of_its_own(preprocess: ModuleType) -> None:
+    figures = preprocess.in_own_process("ours", ["--size", "64"])
+    assert figures["peak_gib"] >= figures["inputs_gib"] > 0
+    assert figures["seconds"] > 0
+
+
+def test_the_peak_of_memory_counts_what_is_freed_within(preprocess: ModuleType) -> None:
+    with preprocess.peak_memory() as memory:
+        held = np.ones(2**24, "uint8")
+        np.ones(2**26, "uint8")
+    assert held[-1] == 1
+    assert 70 * 2**20 < memory["peak"] - memory["before"] < 100 * 2**20
+
+
+def test_the_tile_of_the_benchmark_of_features_is_covered(preprocess: ModuleType) -> None:
+    inputs = preprocess.make_inputs("sentinel2", 128)
+    assert np.isnan(inputs.tile.nir).mean() == pytest.approx(0.08, abs=0.01)
+    assert 0 < np.isnan(inputs.arcticdem.dem).mean() < 0.01
+    for name in preprocess.TRENDS:
+        assert inputs.tcvis[name].dtype == "float32"
+        assert set(np.unique(inputs.tcvis[name])) <= set(range(1, 256))
+    around = inputs.tile.odc.geobox.pad(100)
+    for source, grid in ((inputs.arcticdem, around), (inputs.tcvis, inputs.tile.odc.geobox)):
+        assert source.odc.geobox.extent.contains(grid.footprint(source.odc.geobox.crs))

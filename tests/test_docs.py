@@ -191,6 +191,14 @@ def test_band_table_has_a_row_for_every_band(hooks: ModuleType) -> None:
     assert "| float32 | int16 | -50 … 50 | 1/300 | -50 | -1 |" in hooks.bands()
 
 
+def test_table_of_indices_has_a_row_for_every_index(hooks: ModuleType) -> None:
+    from darts_preprocessing import INDICES, known_indices
+
+    assert first_cells(hooks.indices()) == [f"`{name}`" for name in INDICES]
+    others = [name for name in known_indices() if name not in INDICES]
+    assert first_cells(hooks.indices("spyndex")) == [f"`{name}`" for name in others]
+
+
 def test_product_table_has_a_row_for_every_export_band_with_all_its_files(hooks: ModuleType) -> None:
     table = hooks.fill_markers("<!-- table: products -->", "reference/products.md")
     assert first_cells(table)[: len(PRODUCTS)] == [f"`{token}`" for token in PRODUCTS]

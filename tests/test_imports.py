@@ -206,5 +206,5 @@ def test_importing_what_needs_no_network_loads_no_torch(package, imported):
 
 
 def test_the_command_line_loads_no_torch(imported):
-    heavy = {"torch", "numba", "rasterio", "geopandas", "cv2", "darts_segmentation", "darts_ensemble"}
+    heavy = {"torch", "numba", "rasterio", "geopandas", "cv2", "spyndex", "darts_segmentation", "darts_ensemble"}
     assert heavy & set(imported("darts.cli")["modules"]) == set()

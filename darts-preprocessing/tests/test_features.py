@@ -4,7 +4,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from rasterio import Affine
 
-from darts_preprocessing import FEATURES, calculate_hillshade, calculate_ndvi, preprocess_v2
+from darts_preprocessing import FEATURES, calculate_hillshade, calculate_ndvi, disk_means, preprocess_v2
 from darts_utils.arrays import to_device, to_host
 from darts_utils.bands import BANDS
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
@@ -300,3 +300,31 @@ def test_features_on_a_gpu_are_those_of_the_cpu():
             assert np.allclose(to_host(result[name]), expected[name], atol=1e-4 * (high - low), equal_nan=True)
     assert isinstance(preprocess_v2(optical, dem, trends, device="cuda").red.data, cupy.ndarray)
     assert isinstance(preprocess_v2(to_device(optical, "cuda"), dem, None, device="cpu").red.data, np.ndarray)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32608", "EPSG:32719"])
+@pytest.mark.parametrize(
+    ("tpi", "convention"), [((100, 0), "true-north"), ((60, 30), "legacy"), ((250, 0), "true-north")]
+)
+def test_rows_of_a_tile_have_the_numbers_of_the_whole(crs, tpi, convention, monkeypatch):
+    monkeypatch.setattr(disk_means, "LEAST_SIDE", 24)  # several blocks on a small tile
+    monkeypatch.setattr(disk_means, "SIDE_OF_REACH", 3)
+    geobox = utm_geobox((151, 47), crs=crs)
+    optical = optical_tile(geobox, nodata_share=0.1)
+    around = geobox.pad(40)
+    dem = rough_dem(
+        around.to_crs("EPSG:3413" if crs == "EPSG:32608" else "EPSG:4326", resolution="auto"), nodata_share=0.01
+    )
+    trends = trend_tile(around.to_crs("EPSG:4326", resolution=0.0002695))
+    options = {"tpi_outer_radius": tpi[0], "tpi_inner_radius": tpi[1], "terrain_convention": convention}
+    whole = preprocess_v2(optical, dem, trends, **options)
+    for rows in [(0, 1), (150, 151), (0, 151), (7, 48), (48, 120), (70, 151)]:
+        part = preprocess_v2(optical, dem, trends, **options, rows=rows)
+        xr.testing.assert_identical(part, whole.isel(y=slice(*rows)))
+    assert np.isfinite(whole.hillshade).mean() > 0.5
+
+
+@pytest.mark.parametrize("rows", [(0, 0), (-1, 4), (5, 4), (0, 65)])
+def test_rows_beyond_the_tile_are_refused(rows):
+    with pytest.raises(ConfigError, match="rows must be"):
+        preprocess_v2(optical_tile(utm_geobox()), None, None, rows=rows)

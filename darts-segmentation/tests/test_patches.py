@@ -14,9 +14,10 @@ from darts_segmentation.patches import (
     mirrored,
     patch_starts,
     plan_spans,
-    predict_in_patches,
 )
 from darts_utils.errors import ConfigError, DartsError
+
+from .patchwise import predict_in_patches
 
 modest = settings(max_examples=50, deadline=None)
 

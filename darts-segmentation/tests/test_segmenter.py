@@ -11,9 +11,11 @@ import xarray as xr
 
 from darts_segmentation import SMPSegmenter
 from darts_segmentation.network import Network
-from darts_segmentation.patches import PatchOptions, predict_in_patches
+from darts_segmentation.patches import PatchOptions
 from darts_utils.bands import normalize
 from darts_utils.errors import ConfigError, DeviceError, MissingBandError
+
+from .patchwise import predict_in_patches
 
 REACH_PX = 16
 """The tiny U-Net sees 14 pixels far (measured by perturbing one); rounded up to its stride of 4."""

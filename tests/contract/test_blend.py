@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from darts_segmentation import PatchOptions
-from darts_segmentation.patches import blend_weights, patch_starts, predict_in_patches
+from darts_segmentation.inference import DatasetRows, Reader, Tally, predict_planes
+from darts_segmentation.patches import blend_weights, patch_starts
 from darts_utils.errors import ConfigError
 
 
@@ -49,13 +51,20 @@ def test_a_whole_sentinel2_scene_takes_14_patches_a_side():
     assert starts[-1] == 10_980 - 1024
 
 
+def predict_in_patches(values, predict, options, stride=1):
+    """Return the blended plane, and how many patches were planned and predicted."""
+    tile = DatasetRows(xr.Dataset({"probabilities": (("y", "x"), values)}), ["probabilities"], purpose="the test")
+    reader, tally = Reader(bands=("probabilities",), asked=("probabilities",), predict=predict, stride=stride), Tally()
+    ((plane,),) = predict_planes([tile], [reader], options, [tally])
+    return plane, tally.planned, tally.predicted
+
+
 def blend_of_two(width, second):
     """Blend two patches of eight pixels, overlap four: the first answers 0 everywhere, the second 1."""
     values = np.zeros((8, width), "float32")
     values[:, second] = 1
     plane, planned, predicted = predict_in_patches(
-        {"probabilities": values},
-        np.ones(values.shape, bool),
+        values,
         lambda patches: np.broadcast_to(patches[:, :1, :1, 0], patches.shape[:3]),  # a patch answers its first pixel
         PatchOptions(patch_size=8, overlap=4, batch_size=8),
     )
@@ -81,8 +90,7 @@ def test_where_patches_share_more_than_the_overlap_the_sum_of_weights_divides():
 def test_an_identity_model_rebuilds_its_input(shape, patch_size, overlap, reflection):
     values = np.random.default_rng(5).random(shape, "float32")
     plane, _, _ = predict_in_patches(
-        {"probabilities": values},
-        np.ones(shape, bool),
+        values,
         lambda patches: patches[..., 0],
         PatchOptions(patch_size=patch_size, overlap=overlap, batch_size=3, reflection=reflection),
         stride=8,

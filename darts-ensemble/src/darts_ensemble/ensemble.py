@@ -1,17 +1,23 @@
 """Several segmentation models that answer as one."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import xarray as xr
 
 from darts_ensemble.spread import RunningSpread
-from darts_segmentation import SMPSegmenter
-from darts_utils.arrays import Device
+from darts_segmentation import PatchOptions, SMPSegmenter
+from darts_segmentation.inference import DatasetRows, Tally, TileRows, predict_tiles
+from darts_utils.arrays import Device, array_namespace
 from darts_utils.bands import describe
 from darts_utils.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger("darts.ensemble")
 
 
 @runtime_checkable
@@ -95,19 +101,7 @@ class EnsembleV1:
             MissingBandError: the tile lacks bands.
             ConfigError: an option cannot work.
         """
-        options = {"patch_size": patch_size, "overlap": overlap, "batch_size": batch_size, "reflection": reflection}
-        spread = RunningSpread()
-        kept = {}
-        for name, model in self._models.items():
-            layer = model.segment_tile(tile, **_understood(options, model))["probabilities"].transpose("y", "x").data
-            spread.add(layer)
-            if keep_inputs:
-                kept[f"probabilities-{name}"] = _layer(layer, f"probabilities-{name}", f"model {name}")
-        source = f"mean of models {', '.join(self._models)}"
-        added = {"probabilities": _layer(spread.mean, "probabilities", source)}
-        if len(self._models) > 1:
-            added["probability_std"] = _layer(spread.std(), "probability_std", f"models {', '.join(self._models)}")
-        return tile.assign(added | kept)
+        return self.segment_tile_batched([tile], patch_size, overlap, batch_size, reflection, keep_inputs)[0]
 
     def segment_tile_batched(
         self,
@@ -118,8 +112,106 @@ class EnsembleV1:
         reflection: int = 0,
         keep_inputs: bool = False,
     ) -> list[xr.Dataset]:
-        """Return what `segment_tile` returns for each of the tiles, which need not share a grid."""
-        return [self.segment_tile(tile, patch_size, overlap, batch_size, reflection, keep_inputs) for tile in tiles]
+        """Return what `segment_tile` returns for each of the tiles, which need not share a grid.
+
+        Batches are filled across tiles.
+        """
+        options = PatchOptions(patch_size=patch_size, overlap=overlap, batch_size=batch_size, reflection=reflection)
+        tiles = list(tiles)
+        needed = [band for model in self._networks.values() for band in model.required_bands]
+        rows = [DatasetRows(tile, list(dict.fromkeys(needed)), purpose="the ensemble") for tile in tiles]
+        layers = self._layers(rows, tiles, options, keep_inputs)
+        return [tile.assign(added) for tile, added in zip(tiles, layers, strict=True)]
+
+    def segment_rows(
+        self,
+        tile: TileRows,
+        patch_size: int = 1024,
+        overlap: int = 256,
+        batch_size: int = 8,
+        reflection: int = 0,
+        keep_inputs: bool = False,
+    ) -> dict[str, xr.DataArray]:
+        """Return the layers that `segment_tile` would add to a tile, whose bands are asked for some rows at a time.
+
+        So the bands never need to be there as a whole, unless for a model that is no network of a checkpoint.
+        """
+        options = PatchOptions(patch_size=patch_size, overlap=overlap, batch_size=batch_size, reflection=reflection)
+        whole = None
+        if len(self._networks) < len(self._models):
+            planes = tile.rows(self.required_bands, 0, tile.shape[0])
+            whole = xr.Dataset({name: (("y", "x"), plane) for name, plane in planes.items()})
+        return self._layers([tile], [whole], options, keep_inputs)[0]
+
+    @property
+    def _networks(self) -> dict[str, SMPSegmenter]:
+        """The models that read patches, and so can share them."""
+        return {name: model for name, model in self._models.items() if isinstance(model, SMPSegmenter)}
+
+    def _layers(
+        self, rows: Sequence[TileRows], tiles: Sequence[xr.Dataset | None], options: PatchOptions, keep_inputs: bool
+    ) -> list[dict[str, xr.DataArray]]:
+        """Return the layers of each tile; `tiles` are asked for by models that are no networks."""
+        networks = self._networks
+        tallies = {name: Tally() for name in networks}
+        others = [
+            {name: _answer(model, tile, options) for name, model in self._models.items() if name not in networks}
+            for tile in tiles
+        ]
+        results = [_Layers(self.model_names, tile.shape, keep_inputs) for tile in rows]
+        readers = [model.reader() for model in networks.values()]
+        for finished in predict_tiles(rows, readers, options, list(tallies.values())) if networks else ():
+            part = slice(finished.first, finished.first + len(finished.layers[0]))
+            answers = dict(zip(networks, finished.layers, strict=True))
+            answers |= {name: plane[part] for name, plane in others[finished.tile].items()}
+            results[finished.tile].add(part, answers)
+        if not networks:
+            for result, answers in zip(results, others, strict=True):
+                result.add(slice(None), answers)
+        for name, tally in tallies.items():
+            logger.info(
+                "%s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
+                name, tally.planned - tally.predicted, tally.planned, 100 * tally.skipped,
+            )  # fmt: skip
+        return [result.described() for result in results]
+
+
+class _Layers:
+    """The planes that an ensemble adds to a tile, filled some rows at a time."""
+
+    def __init__(self, models: Sequence[str], shape: tuple[int, int], keep_inputs: bool) -> None:
+        self.models, self.shape = models, shape
+        self.kept = tuple(models) if keep_inputs else ()
+        self.planes: dict[str, Any] = {}
+
+    def add(self, rows: slice, answers: Mapping[str, Any]) -> None:
+        spread = RunningSpread()
+        for name in self.models:
+            spread.add(answers[name])
+        layers = {"probabilities": spread.mean}
+        if len(self.models) > 1:
+            layers["probability_std"] = spread.std()
+        for name, layer in {**layers, **{f"probabilities-{name}": answers[name] for name in self.kept}}.items():
+            if name not in self.planes:
+                self.planes[name] = array_namespace(layer).empty(self.shape, np.float32)
+            self.planes[name][rows] = layer
+
+    def described(self) -> dict[str, xr.DataArray]:
+        models = ", ".join(self.models)
+        sources = {"probabilities": f"mean of models {models}", "probability_std": f"models {models}"}
+        return {
+            name: describe(
+                xr.DataArray(plane, dims=("y", "x")),
+                name,
+                sources.get(name) or f"model {name.removeprefix('probabilities-')}",
+            )
+            for name, plane in self.planes.items()
+        }
+
+
+def _answer(model: Segmenter, tile: xr.Dataset | None, options: PatchOptions) -> Any:
+    layer = model.segment_tile(tile, **_understood(asdict(options), model))["probabilities"]
+    return layer.transpose("y", "x").data
 
 
 def _segmenter(name: str, model: Path | str | Segmenter, device: Device) -> Segmenter:
@@ -154,7 +246,3 @@ def _understood(options: dict[str, int], model: Segmenter) -> dict[str, int]:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return options
     return {name: value for name, value in options.items() if name in parameters}
-
-
-def _layer(plane: Any, name: str, data_source: str) -> xr.DataArray:
-    return describe(xr.DataArray(plane, dims=("y", "x")), name, data_source)

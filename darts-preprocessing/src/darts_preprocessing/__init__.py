@@ -3,6 +3,7 @@
 from darts_preprocessing.features import FEATURES, preprocess_v2
 from darts_preprocessing.indices import (
     INDICES,
+    Index,
     calculate_ctvi,
     calculate_evi,
     calculate_exg,
@@ -10,6 +11,11 @@ from darts_preprocessing.indices import (
     calculate_gndvi,
     calculate_grvi,
     calculate_index,
+    calculate_mndwi,
+    calculate_nbr,
+    calculate_ndmi,
+    calculate_ndre,
+    calculate_ndsi,
     calculate_ndvi,
     calculate_ndwi,
     calculate_nrvi,
@@ -20,7 +26,10 @@ from darts_preprocessing.indices import (
     calculate_tvi,
     calculate_vari,
     calculate_vdvi,
+    find_index,
+    known_indices,
 )
+from darts_preprocessing.roughness import calculate_dissection_index, calculate_tri, calculate_vrm
 from darts_preprocessing.terrain import (
     calculate_aspect,
     calculate_curvature,
@@ -32,9 +41,11 @@ from darts_preprocessing.terrain import (
 __all__ = [
     "FEATURES",
     "INDICES",
+    "Index",
     "calculate_aspect",
     "calculate_ctvi",
     "calculate_curvature",
+    "calculate_dissection_index",
     "calculate_evi",
     "calculate_exg",
     "calculate_gli",
@@ -42,6 +53,11 @@ __all__ = [
     "calculate_grvi",
     "calculate_hillshade",
     "calculate_index",
+    "calculate_mndwi",
+    "calculate_nbr",
+    "calculate_ndmi",
+    "calculate_ndre",
+    "calculate_ndsi",
     "calculate_ndvi",
     "calculate_ndwi",
     "calculate_nrvi",
@@ -50,9 +66,13 @@ __all__ = [
     "calculate_slope",
     "calculate_tgi",
     "calculate_topographic_position_index",
+    "calculate_tri",
     "calculate_ttvi",
     "calculate_tvi",
     "calculate_vari",
     "calculate_vdvi",
+    "calculate_vrm",
+    "find_index",
+    "known_indices",
     "preprocess_v2",
 ]

@@ -19,7 +19,7 @@ EIGHTH_TURN = math.tan(math.pi / 8)
 @kernel
 def derive(
     block: int, dem: np.ndarray, top: int, left: int, step_east: float, step_north: float,
-    cosines: np.ndarray, sines: np.ndarray, cell_rows: float, cell_cols: float,
+    cosines: np.ndarray, sines: np.ndarray, cell_rows: float, cell_cols: float, first_row: int,
     sun_east: float, sun_north: float, sun_up: float, legacy: bool,
     slope: np.ndarray, aspect: np.ndarray, hillshade: np.ndarray, curvature: np.ndarray,
 ) -> None:  # fmt: skip
@@ -31,8 +31,9 @@ def derive(
         top, left: pixel of the DEM under the outputs' first.
         step_east, step_north: metres from a pixel to the one in the next column, and to the one in the next row
             (negative on a north-up grid).
-        cosines, sines, cell_rows, cell_cols: a coarse field over the outputs, of the angle that is added to grid
-            azimuths.
+        cosines, sines, cell_rows, cell_cols: a coarse field over the grid that the outputs are rows of, of the angle
+            that is added to grid azimuths.
+        first_row: row of that grid that is the outputs' first.
         sun_east, sun_north, sun_up: unit vector towards the sun.
         legacy: aspect of flat ground is -1 before the angle is added; hillshade from plain differences at a pixel
             size of 1, without the angle.
@@ -61,8 +62,8 @@ def derive(
         if slope.size > 0:
             _slope(fall_x, fall_y, slope[r, first:stop])
         if aspect.size > 0 or hillshade.size > 0:
-            _along_row(cosines, r, cell_rows, cell_cols, cosine)
-            _along_row(sines, r, cell_rows, cell_cols, sine)
+            _along_row(cosines, r + first_row, cell_rows, cell_cols, cosine)
+            _along_row(sines, r + first_row, cell_rows, cell_cols, sine)
         if aspect.size > 0:
             _aspect(fall_x, fall_y, missing, cosine[first:stop], sine[first:stop], legacy, aspect[r, first:stop])
         if curvature.size > 0:
@@ -88,10 +89,10 @@ def _fall(
     `missing` becomes NaN where a pixel of the stencil is missing, else 0.
     """
     for k in range(fall_x.size):
-        nw, ne = float(n[k]), float(n[k + 2])
-        w, e = float(here[k]), float(here[k + 2])
-        sw, se = float(s[k]), float(s[k + 2])
-        up, down = float(n[k + 1]), float(s[k + 1])
+        nw, ne = np.float64(n[k]), np.float64(n[k + 2])
+        w, e = np.float64(here[k]), np.float64(here[k + 2])
+        sw, se = np.float64(s[k]), np.float64(s[k + 2])
+        up, down = np.float64(n[k + 1]), np.float64(s[k + 1])
         gone = (nw + up + ne + w + here[k + 1] + e + sw + down + se) * 0.0
         fall_x[k] = gone - ((ne - nw) + 2 * (e - w) + (se - sw)) * per_east
         fall_y[k] = gone - ((sw - nw) + 2 * (down - up) + (se - ne)) * per_north
@@ -104,8 +105,8 @@ def _plain_fall(
     fall_x: np.ndarray, fall_y: np.ndarray,
 ) -> None:  # fmt: skip
     for k in range(fall_x.size):
-        fall_x[k] = missing[k] - (float(here[k + 2]) - float(here[k])) * half_x
-        fall_y[k] = missing[k] - (float(s[k + 1]) - float(n[k + 1])) * half_y
+        fall_x[k] = missing[k] - (np.float64(here[k + 2]) - np.float64(here[k])) * half_x
+        fall_y[k] = missing[k] - (np.float64(s[k + 1]) - np.float64(n[k + 1])) * half_y
 
 
 @kernel_part
@@ -124,7 +125,8 @@ def _aspect(
     if legacy:
         for k in range(out.size):
             if fall_x[k] == 0 and fall_y[k] == 0:
-                out[k] = (_compass(sine[k], cosine[k]) + 359) % 360
+                before = _compass(sine[k], cosine[k]) - 1
+                out[k] = before + 360 if before < 0 else before
 
 
 @kernel_part
@@ -146,9 +148,9 @@ def _curvature(
     out: np.ndarray,
 ) -> None:  # fmt: skip
     for k in range(out.size):
-        twice = 2 * float(here[k + 1])
-        bend_x = float(here[k]) - twice + float(here[k + 2])
-        bend_y = float(n[k + 1]) - twice + float(s[k + 1])
+        twice = 2 * np.float64(here[k + 1])
+        bend_x = np.float64(here[k]) - twice + np.float64(here[k + 2])
+        bend_y = np.float64(n[k + 1]) - twice + np.float64(s[k + 1])
         out[k] = missing[k] - per_east * bend_x - per_north * bend_y
 
 

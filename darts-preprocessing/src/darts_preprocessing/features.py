@@ -8,16 +8,10 @@ from typing import Any
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from darts_preprocessing.disk_means import Disk, rows_needed
 from darts_preprocessing.indices import calculate_ndvi
-from darts_preprocessing.terrain import (
-    Radius,
-    TerrainConvention,
-    derivatives,
-    disk_spans,
-    elevation_of,
-    relative_elevation,
-)
-from darts_utils.arrays import Device, array_namespace, resolve_device, to_device, to_host
+from darts_preprocessing.terrain import TerrainConvention, derivatives, disk_of, elevation_of, relative_elevation
+from darts_utils.arrays import Device, array_namespace, resolve_array_device, to_device
 from darts_utils.bands import BANDS, decode, describe, require_bands
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
 from darts_utils.grids import align, centre_of, crop, on_grid, pixel_size_m
@@ -43,6 +37,7 @@ def preprocess_v2(
     *,
     features: Iterable[str] | None = None,
     terrain_convention: TerrainConvention = "true-north",
+    rows: tuple[int, int] | None = None,
 ) -> xr.Dataset:
     """Return the optical tile with features added, all float32 on its grid (`arcticdem_data_mask`: uint8).
 
@@ -58,14 +53,16 @@ def preprocess_v2(
         ds_tcvis: the three trends on any grid; None leaves them out.
         tpi_outer_radius: radius of the disk for `relative_elevation` in metres, or as "10px".
         tpi_inner_radius: likewise of the disk left out of it.
-        device: where the result shall be ("cpu", "cuda", …); None: where the optical tile is. Reprojection and terrain
-            are computed on the host for now; inputs on a GPU are brought over here and results returned.
+        device: where to compute and where the result shall be ("cpu", "cuda", …); None: where the optical tile is.
+            What is needed of the inputs is brought there first.
         features: names of `FEATURES` to build, and nothing else; None: all that the inputs allow. `aspect` brings
             `slope`, which decides where it is valid. Bands that the tile has already may be named too.
         terrain_convention: "true-north", or "legacy" for checkpoints trained on the older DARTS features: with
             c = atan2(x, y) in degrees + 90 of the grid coordinates, aspect = (grid aspect + c) mod 360 with c per
             pixel (flat is -1 before turning); hillshade takes the whole-degree sun azimuth - c, c at the buffered
             DEM's mean x, y, and a pixel size of 1.
+        rows: first and stop of the tile's rows that are wanted; the result is that part of the tile, with the very
+            numbers that the whole would have. None: all rows.
 
     Raises:
         ConfigError: an unknown feature, radius or convention; a feature whose input is None; a grid that is not in
@@ -74,24 +71,34 @@ def preprocess_v2(
         GridMismatchError: an input has no grid.
     """
     geobox = _geobox_of(ds_optical)
+    part = _rows_of(rows, geobox)
     wanted = _wanted(ds_optical, ds_arcticdem, ds_tcvis, features)
+    home = _home(ds_optical) if device is None else resolve_array_device(device)
+    dims = ds_optical.odc.spatial_dims
+    tile = to_device(ds_optical.isel({dims[0]: slice(*part)}), home)
     built: dict[str, xr.DataArray] = {}
     if "ndvi" in wanted:
-        ndvi = calculate_ndvi(ds_optical)
+        ndvi = calculate_ndvi(tile)
         built["ndvi"] = describe(ndvi, "ndvi", ndvi.attrs["data_source"])
     trends = [name for name in TREND_FEATURES if name in wanted]
     if trends and ds_tcvis is not None:
-        built |= _trends(ds_tcvis, trends, geobox)
+        built |= _trends(ds_tcvis, trends, geobox, part, home)
     terrain = [name for name in DEM_FEATURES if name in wanted]
     if terrain and ds_arcticdem is not None:
         sun = _sun_angles(ds_optical, geobox) if "hillshade" in terrain else (0.0, 90.0)
-        built |= _terrain(ds_arcticdem, terrain, geobox, (tpi_outer_radius, tpi_inner_radius), sun, terrain_convention)
-    home = _home(ds_optical) if device is None else resolve_device(device)
-    tile = ds_optical if device is None else to_device(ds_optical, home)
-    dims = ds_optical.odc.spatial_dims
+        radii = (tpi_outer_radius, tpi_inner_radius)
+        built |= _terrain(ds_arcticdem, terrain, geobox, part, radii, sun, terrain_convention, home)
     # Values without coordinates take over the tile's own, so that nothing is aligned, or lost by rounding.
-    return tile.assign({name: (dims, to_device(built[name].data, home), built[name].attrs)
-                        for name in FEATURES if name in built})  # fmt: skip
+    return tile.assign({name: (dims, built[name].data, built[name].attrs) for name in FEATURES if name in built})
+
+
+def _rows_of(rows: tuple[int, int] | None, geobox: GeoBox) -> tuple[int, int]:
+    if rows is None:
+        return 0, geobox.shape.y
+    first, stop = rows
+    if not 0 <= first < stop <= geobox.shape.y:
+        raise ConfigError(f"rows must be (first, stop) within the tile's {geobox.shape.y} rows, got {rows!r}")
+    return first, stop
 
 
 def _wanted(
@@ -122,66 +129,73 @@ def _wanted(
     return wanted | {"slope"} if "aspect" in wanted else wanted
 
 
-def _trends(ds_tcvis: xr.Dataset, names: list[str], geobox: GeoBox) -> dict[str, xr.DataArray]:
+def _trends(
+    ds_tcvis: xr.Dataset, names: list[str], geobox: GeoBox, rows: tuple[int, int], home: str
+) -> dict[str, xr.DataArray]:  # fmt: skip
     require_bands(ds_tcvis, *names, purpose="preprocessing the Landsat trends")
+    moved = to_device(ds_tcvis[names], home)
     # Whole numbers are the form on disk, whose nodata would be resampled as a strong trend.
-    bands = {name: decode(ds_tcvis[name], name) if ds_tcvis[name].dtype.kind in "iu" else ds_tcvis[name]
-             for name in names}  # fmt: skip
-    aligned = align(to_host(ds_tcvis[names].assign(bands)), geobox)
-    return {
-        name: describe(aligned[name].astype("float32", copy=False), name, _source(ds_tcvis[name], "TCVIS"))
-        for name in names
-    }
+    bands = {name: decode(moved[name], name) if moved[name].dtype.kind in "iu" else moved[name] for name in names}
+    floats = {name: values.astype("float32", copy=False) for name, values in bands.items()}
+    aligned = align(moved.assign(floats), geobox, rows=rows)
+    return {name: describe(aligned[name], name, _source(ds_tcvis[name], "TCVIS")) for name in names}
 
 
 def _terrain(
     ds_arcticdem: xr.Dataset,
     names: list[str],
     geobox: GeoBox,
+    rows: tuple[int, int],
     radii: tuple[float | str, float | str],
     sun: tuple[float, float],
     convention: TerrainConvention,
+    home: str,
 ) -> dict[str, xr.DataArray]:
     used = [name for name in ("dem", "arcticdem_data_mask") if name in names or (name == "dem" and len(names) > 1)]
     if names != ["arcticdem_data_mask"] and "dem" not in used:
         used.insert(0, "dem")
     require_bands(ds_arcticdem, *used, purpose="preprocessing the terrain")
-    padded = _padded(geobox, names, radii)
-    inputs = ds_arcticdem[used]
+    disk = disk_of(geobox, *radii) if "relative_elevation" in names else None
+    padded, ground_rows = _with_margin(geobox, names, rows, disk)
+    inputs = to_device(ds_arcticdem[used], home)
     if "dem" in used:
         inputs = inputs.assign(dem=inputs["dem"].astype("float32", copy=False))
-    ground = align(to_host(inputs), padded)
+    ground = align(inputs, padded, rows=ground_rows)
     source = _source(ds_arcticdem[used[0]], "ArcticDEM")
 
     arrays: dict[str, Any] = {}
     slopes = [name for name in DERIVATIVES if name in names]
-    if slopes or "relative_elevation" in names:
-        elevation = elevation_of(ground)
-        if slopes:
-            arrays |= derivatives(elevation, padded, geobox, slopes, sun=sun, convention=convention)
-        if "relative_elevation" in names:
-            arrays["relative_elevation"] = relative_elevation(elevation, padded, geobox, *radii)
-    built = {name: on_grid(values, geobox) for name, values in arrays.items()}
+    grid = ground.odc.geobox
+    if slopes:
+        arrays |= derivatives(
+            elevation_of(ground), grid, geobox, slopes, sun=sun, convention=convention, rows=rows, whole=padded
+        )
+    if disk is not None:
+        arrays["relative_elevation"] = relative_elevation(elevation_of(ground), grid, geobox, disk, rows=rows)
+    part = geobox[slice(*rows), :]
+    built = {name: on_grid(values, part) for name, values in arrays.items()}
     kept = [name for name in used if name in names]
     if kept:
-        cropped = crop(ground[kept], geobox)
+        cropped = crop(ground[kept], part)
         built |= {name: cropped[name] for name in kept}
     built = {name: values.astype(BANDS[name].memory, copy=False) for name, values in built.items()}
     return {name: describe(values, name, source) for name, values in built.items()}
 
 
-def _padded(geobox: GeoBox, names: list[str], radii: tuple[float | str, float | str]) -> GeoBox:
-    """Return the tile's grid with a margin that covers what its features reach for."""
+def _with_margin(
+    geobox: GeoBox, names: list[str], rows: tuple[int, int], disk: Disk | None
+) -> tuple[GeoBox, tuple[int, int]]:
+    """Return the tile's grid with a margin that covers what its features reach for, and its rows that are needed."""
     if not set(names) - {"dem", "arcticdem_data_mask"}:
-        return geobox
-    dx, dy = pixel_size_m(geobox)
+        return geobox, rows
+    pixel_size_m(geobox)
     if not geobox.axis_aligned:
         raise GridMismatchError(f"terrain needs a tile whose grid lies along the axes of its CRS, got {geobox!r}")
-    across = down = 0.0
-    if "relative_elevation" in names:
-        disk_spans(geobox, *radii)  # refuses radii that enclose nothing before the DEM is resampled
-        across, down = Radius.of(radii[0], "tpi_outer_radius").in_pixels(dx, dy)
-    return geobox.pad(math.ceil(across) + STENCIL_PX, math.ceil(down) + STENCIL_PX)
+    down, across = disk.reach if disk else (0, 0)
+    first, stop = rows_needed(disk, geobox.shape.y, *rows) if disk else rows
+    margin = down + STENCIL_PX
+    needed = min(first, rows[0] - STENCIL_PX) + margin, max(stop, rows[1] + STENCIL_PX) + margin
+    return geobox.pad(across + STENCIL_PX, margin), needed
 
 
 def _sun_angles(tile: xr.Dataset, geobox: GeoBox) -> tuple[float, float]:

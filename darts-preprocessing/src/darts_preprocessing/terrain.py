@@ -10,11 +10,12 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from darts_utils.arrays import array_namespace, to_device, to_host
+from darts_preprocessing.disk_means import Disk, above_disk_mean
+from darts_utils.arrays import array_namespace, on_device_of
 from darts_utils.bands import describe, require_bands
 from darts_utils.coarse import CoarseField, sample_coarsely
 from darts_utils.errors import ConfigError, GridMismatchError
-from darts_utils.grids import CONVERGENCE_TOLERANCE, offset_px, on_grid, pixel_centres, pixel_size_m, sample_convergence
+from darts_utils.grids import CONVERGENCE_TOLERANCE, offset_px, pixel_centres, pixel_size_m, sample_convergence
 
 TerrainConvention = Literal["true-north", "legacy"]
 
@@ -99,64 +100,88 @@ def calculate_topographic_position_index(
             that enclose no pixel around the centre.
     """
     dem, grid = _dem_and_grid(ds)
-    values = relative_elevation(dem, grid, grid, outer_radius, inner_radius)
-    described = describe(on_grid(values, grid), "relative_elevation", _source_of(ds)).rename("tpi")
-    return ds.assign(tpi=_back(described, ds))
+    values = relative_elevation(dem, grid, grid, disk_of(grid, outer_radius, inner_radius))
+    return _with(ds, "tpi", "relative_elevation", values)
 
 
 def relative_elevation(
-    dem: np.ndarray, grid: GeoBox, target: GeoBox, outer_radius: float | str, inner_radius: float | str = 0
-) -> np.ndarray:
-    """Return the topographic position index on `target`, a part of the DEM's `grid` in whole pixels, float32."""
-    from darts_preprocessing.disk_kernels import above_disk_mean  # loads numba
+    dem: Any, grid: GeoBox, target: GeoBox, disk: Disk, *, rows: tuple[int, int] | None = None
+) -> Any:  # fmt: skip
+    """Return the topographic position index, float32, where the DEM lives.
 
-    outer, inner = disk_spans(grid, outer_radius, inner_radius)
+    Args:
+        dem: elevation on `grid`.
+        grid: the DEM's grid.
+        target: where the results are wanted, in whole pixels of `grid`.
+        disk: what elevation is compared with, in pixels.
+        rows: first and stop of the target's rows that are wanted, with the same numbers as in the whole if the DEM
+            holds what `disk_means.rows_needed` says; None: all.
+    """
+    first, stop = rows or (0, target.shape.y)
     top, left, _ = offset_px(grid, target)
-    out = np.empty(target.shape.yx, "float32")
-    above_disk_mean(dem, top, left, outer, inner, out)
+    with on_device_of(dem):
+        out = array_namespace(dem).empty((stop - first, target.shape.x), "float32")
+        above_disk_mean(dem, top + first, left, disk, out, shape=target.shape.yx, first_row=first)
     return out
 
 
 def derivatives(
-    dem: np.ndarray,
+    dem: Any,
     grid: GeoBox,
     target: GeoBox,
     names: Collection[str],
     *,
     sun: tuple[float, float] = (0.0, 90.0),
     convention: TerrainConvention = "true-north",
-) -> dict[str, np.ndarray]:
-    """Return slope, aspect, hillshade or curvature (those in `names`) in one pass, float32.
+    rows: tuple[int, int] | None = None,
+    whole: GeoBox | None = None,
+) -> dict[str, Any]:
+    """Return slope, aspect, hillshade or curvature (those in `names`) in one pass, float32, where the DEM lives.
 
     Args:
         dem: elevation on `grid`.
         grid: the DEM's grid; in metres, its axes along those of the CRS.
-        target: a part of it in whole pixels, where the results are wanted.
+        target: where the results are wanted, in whole pixels of `grid`.
         names: what to compute.
         sun: azimuth and elevation in degrees, for the hillshade.
         convention: "true-north" or "legacy".
+        rows: first and stop of the target's rows that are wanted, with the same numbers as in the whole; None: all.
+        whole: the grid of which `grid` holds some rows, None if all; "legacy" takes its middle.
     """
-    from darts_preprocessing.derivative_kernels import BLOCK_ROWS, derive  # loads numba
-
-    north = _north(grid, target, convention, names)
-    azimuth, elevation = (math.radians(angle) for angle in _sun_of_convention(grid, sun, convention))
+    north = _north(target, convention, names)
+    azimuth, elevation = (math.radians(angle) for angle in _sun_of_convention(whole or grid, sun, convention))
     flat = math.cos(elevation)
+    first, stop = rows or (0, target.shape.y)
     top, left, _ = offset_px(grid, target)
-    outputs = {
-        name: np.empty(target.shape.yx if name in names else (0, 0), "float32")
-        for name in ("slope", "aspect", "hillshade", "curvature")
-    }
-    derive(
-        math.ceil(target.shape.y / BLOCK_ROWS), dem, top, left, float(grid.affine.a), float(grid.affine.e),
-        *north.nodes, north.cell_rows, north.cell_cols,
+    xp = array_namespace(dem)
+    with on_device_of(dem):
+        outputs = {
+            name: xp.empty((stop - first, target.shape.x) if name in names else (0, 0), "float32")
+            for name in ("slope", "aspect", "hillshade", "curvature")
+        }
+    _derive(
+        xp, dem, top + first, left, float(grid.affine.a), float(grid.affine.e),
+        *north.nodes, north.cell_rows, north.cell_cols, first,
         flat * math.sin(azimuth), flat * math.cos(azimuth), math.sin(elevation), convention == "legacy",
         *outputs.values(),
     )  # fmt: skip
     return {name: values for name, values in outputs.items() if name in names}
 
 
-def disk_spans(grid: GeoBox, outer_radius: float | str, inner_radius: float | str = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many columns a disk, and the disk left out of it, reach to each side, by row offset 0, 1, ….
+def _derive(xp: Any, dem: Any, *args: Any) -> None:
+    if xp is not np:
+        from darts_preprocessing.array_derivatives import derive as derive_there
+
+        derive_there(dem, *args)
+        return
+    from darts_preprocessing.derivative_kernels import BLOCK_ROWS, derive  # loads numba
+
+    rows = max(output.shape[0] for output in args[-4:])
+    derive(math.ceil(rows / BLOCK_ROWS), dem, *args)
+
+
+def disk_of(grid: GeoBox, outer_radius: float | str, inner_radius: float | str = 0) -> Disk:
+    """Return the pixels whose centres lie within the outer and beyond the inner radius.
 
     Raises:
         ConfigError: a radius cannot be read, or the disk has no pixel around its centre, or the annulus none at all.
@@ -174,7 +199,7 @@ def disk_spans(grid: GeoBox, outer_radius: float | str, inner_radius: float | st
             f"topographic position: no pixel of {dx:g} m × {dy:g} m lies between the inner radius {inner_radius!r} "
             f"and the outer radius {outer_radius!r}; use a larger outer radius"
         )
-    return spans, left_out
+    return Disk(spans, left_out)
 
 
 @dataclass(frozen=True)
@@ -211,39 +236,50 @@ def _with_derivative(
 ) -> xr.Dataset:
     dem, grid = _dem_and_grid(ds)
     values = derivatives(dem, grid, grid, {name}, sun=sun, convention=convention)[name]
-    return ds.assign({name: _back(describe(on_grid(values, grid), name, _source_of(ds)), ds)})
+    return _with(ds, name, name, values)
 
 
-def _dem_and_grid(ds: xr.Dataset) -> tuple[np.ndarray, GeoBox]:
-    """Return the DEM on the host and its grid; what lives on a GPU is brought over here until there are GPU kernels."""
-    require_bands(ds, "dem", purpose="terrain")
-    grid = ds.odc.geobox
-    if not isinstance(grid, GeoBox) or not grid.axis_aligned:
-        raise GridMismatchError(
-            f"terrain needs `dem` on a grid along the axes of its CRS, with coordinates and CRS; got {grid!r}"
-        )
+def _with(ds: xr.Dataset, name: str, band: str, values: Any) -> xr.Dataset:
+    """Return `ds` with a variable added, described as a band of the table."""
+    described = describe(xr.DataArray(values, dims=ds.odc.spatial_dims), band, source_of(ds))
+    # Without coordinates of its own: computed anew they may differ in the last bit, and xarray would align on them.
+    return ds.assign({name: described.variable})
+
+
+def _dem_and_grid(ds: xr.Dataset) -> tuple[Any, GeoBox]:
+    grid = dem_grid(ds, "terrain")
     pixel_size_m(grid)
     return elevation_of(ds), grid
 
 
-def elevation_of(ds: xr.Dataset) -> np.ndarray:
-    """Return `dem` (y, x) in host memory as the kernels take it: float32, contiguous."""
-    values = np.asarray(to_host(ds["dem"].transpose(..., *ds.odc.spatial_dims).data))
-    return np.ascontiguousarray(values, dtype="float32")
+def dem_grid(ds: xr.Dataset, purpose: str) -> GeoBox:
+    """Return the grid of `dem`.
+
+    Raises:
+        MissingBandError, GridMismatchError: there is no `dem`, or it has no grid along the axes of a CRS.
+    """
+    require_bands(ds, "dem", purpose=purpose)
+    grid = ds.odc.geobox
+    if not isinstance(grid, GeoBox) or not grid.axis_aligned:
+        raise GridMismatchError(
+            f"{purpose} needs `dem` on a grid along the axes of its CRS, with coordinates and CRS; got {grid!r}"
+        )
+    return grid
 
 
-def _back(values: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
-    """Return a result where the DEM lives, with its dimensions' names."""
-    values = values.rename(dict(zip(values.dims, ds.odc.spatial_dims, strict=True)))
-    data: Any = ds["dem"].data
-    return values if array_namespace(data) is np else to_device(values, f"cuda:{data.device.id}")
+def elevation_of(ds: xr.Dataset) -> Any:
+    """Return `dem` (y, x) where it lives, as the kernels take it: float32, contiguous."""
+    dem = ds["dem"].transpose(..., *ds.odc.spatial_dims)
+    xp = array_namespace(dem.data)
+    return xp.ascontiguousarray(dem.data if xp is not np else dem.values, dtype="float32")
 
 
-def _source_of(ds: xr.Dataset) -> str:
+def source_of(ds: xr.Dataset) -> str:
+    """Return where the DEM comes from."""
     return str(ds["dem"].attrs.get("data_source", "dem"))
 
 
-def _north(grid: GeoBox, target: GeoBox, convention: TerrainConvention, names: Collection[str]) -> CoarseField:
+def _north(target: GeoBox, convention: TerrainConvention, names: Collection[str]) -> CoarseField:
     """Return cosine and sine of the angle that is added to grid azimuths, over `target`."""
     if convention not in ("true-north", "legacy"):
         raise ConfigError(f"terrain_convention must be 'true-north' or 'legacy', got {convention!r}")

@@ -1,21 +1,20 @@
 """A loaded segmentation model that gives tiles their probabilities."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from darts_segmentation.checkpoint import Checkpoint, build_model, read_checkpoint
+from darts_segmentation.inference import DatasetRows, Reader, Tally, predict_planes
 from darts_segmentation.network import Network
-from darts_segmentation.patches import PatchOptions, predict_in_patches
-from darts_utils.arrays import Device, array_namespace, resolve_device
-from darts_utils.bands import describe, require_bands
-from darts_utils.errors import ConfigError
+from darts_segmentation.patches import PatchOptions
+from darts_utils.arrays import Device, resolve_device
+from darts_utils.bands import describe
 
 logger = logging.getLogger("darts.segmentation")
 
@@ -83,26 +82,7 @@ class SMPSegmenter:
             ConfigError: an option cannot work, or the tile is no plane of ("y", "x").
             DeviceError: the bands live on different devices, or one patch does not fit the device's memory.
         """
-        options = PatchOptions(patch_size=patch_size, overlap=overlap, batch_size=batch_size, reflection=reflection)
-        planes = self._planes(tile)
-        valid = valid_pixels(planes)
-        probabilities, planned, predicted = predict_in_patches(
-            {name: planes[name] for name in self.checkpoint.bands},
-            valid,
-            self._network.predictor(),
-            options,
-            limits=self.checkpoint.normalization,
-            stride=self._network.stride,
-            least=self._network.least,
-            most=self._network.most,
-        )
-        logger.info(
-            "%s on tile %s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
-            self.name, tile.attrs.get("tile_id", "without an id"),
-            planned - predicted, planned, 100 * (planned - predicted) / planned,
-        )  # fmt: skip
-        layer = xr.DataArray(probabilities, dims=("y", "x"))
-        return tile.assign(probabilities=describe(layer, "probabilities", f"model {self.name}"))
+        return self.segment_tile_batched([tile], patch_size, overlap, batch_size, reflection)[0]
 
     def segment_tile_batched(
         self,
@@ -112,25 +92,41 @@ class SMPSegmenter:
         batch_size: int = 8,
         reflection: int = 0,
     ) -> list[xr.Dataset]:
-        """Return what `segment_tile` returns for each of the tiles, which need not share a grid."""
-        return [self.segment_tile(tile, patch_size, overlap, batch_size, reflection) for tile in tiles]
+        """Return what `segment_tile` returns for each of the tiles, which need not share a grid.
 
-    def _planes(self, tile: xr.Dataset) -> dict[str, Any]:
-        require_bands(tile, *self.required_bands, purpose=f"model {self.name!r}")
-        bands = tile[list(self.required_bands)]
-        if set(bands.dims) != {"y", "x"} or any(bands[name].ndim != 2 for name in self.required_bands):
-            raise ConfigError(f"a tile must have the dimensions (y, x), got {dict(bands.sizes)}")
-        if 0 in bands.sizes.values():
-            raise ConfigError(f"a tile must have at least one pixel, got {dict(bands.sizes)}")
-        # compute() only matters for dask arrays; others are taken as they are.
-        return {str(name): band.data for name, band in bands.transpose("y", "x").compute().data_vars.items()}
+        Batches are filled across tiles.
+        """
+        options = PatchOptions(patch_size=patch_size, overlap=overlap, batch_size=batch_size, reflection=reflection)
+        tiles = list(tiles)
+        rows = [DatasetRows(tile, self.required_bands, purpose=f"model {self.name!r}") for tile in tiles]
+        tally = Tally()
+        planes = predict_planes(rows, [self.reader()], options, [tally])
+        logger.info(
+            "%s on %s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
+            self.name, _named(tiles), tally.planned - tally.predicted, tally.planned, 100 * tally.skipped,
+        )  # fmt: skip
+        return [
+            tile.assign(probabilities=self.described(layers[0])) for tile, layers in zip(tiles, planes, strict=True)
+        ]  # fmt: skip
+
+    def reader(self) -> Reader:
+        """Return the network as inference takes it, for one call."""
+        bands = self.checkpoint.bands
+        return Reader(
+            bands=bands,
+            # Flat ground has no aspect; its slope tells whether the DEM is there.
+            asked=tuple(name for name in self.required_bands if name != "aspect"),
+            predict=self._network.predictor(),
+            limits=self.checkpoint.normalization,
+            stride=self._network.stride,
+            least=self._network.least,
+            most=self._network.most,
+        )
+
+    def described(self, plane: Any, name: str = "probabilities") -> xr.DataArray:
+        """Return a plane of probabilities as a band."""
+        return describe(xr.DataArray(plane, dims=("y", "x")), name, f"model {self.name}")
 
 
-def valid_pixels(planes: dict[str, Any]) -> Any:
-    """Return where (y, x) all planes but `aspect` are finite; planes of whole numbers always are."""
-    xp = array_namespace(*planes.values())
-    valid = xp.ones(next(iter(planes.values())).shape, bool)
-    for name, plane in planes.items():
-        if name != "aspect" and np.issubdtype(plane.dtype, np.inexact):
-            valid &= xp.isfinite(plane)
-    return valid
+def _named(tiles: Sequence[xr.Dataset]) -> str:
+    return f"tile {tiles[0].attrs.get('tile_id', 'without an id')}" if len(tiles) == 1 else f"{len(tiles)} tiles"

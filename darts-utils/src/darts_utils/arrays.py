@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,8 @@ def array_namespace(*arrays: Any) -> ModuleType:
     if on_gpu == {True, False}:
         raise DeviceError("arrays live on different devices; move them with to_device or to_host first")
     if True in on_gpu:
+        if len({str(array.device) for array in arrays}) > 1:
+            raise DeviceError("arrays live on different GPUs; move them with to_device first")
         import cupy
 
         return cupy
@@ -37,6 +40,11 @@ def ndimage_of(xp: ModuleType) -> ModuleType:
     import cupyx.scipy.ndimage
 
     return cupyx.scipy.ndimage
+
+
+def on_device_of(array: Any) -> AbstractContextManager[Any]:
+    """Return a context in which new arrays are made, and kernels run, on the GPU that holds `array`, if one does."""
+    return nullcontext() if array_namespace(array) is np else array.device
 
 
 def to_host(data: xr.Dataset | xr.DataArray | Any) -> Any:

@@ -8,23 +8,28 @@ in one branch only.
 """
 
 import functools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numba
 
+from darts_utils.threads import on_all_cores
 
-def kernel_part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a small function that kernels of the same module call; division by zero follows numpy."""
-    return numba.njit(error_model="numpy")(function)
+
+def kernel_part(function: Callable[..., Any] | None = None, *, fastmath: Collection[str] = ()) -> Callable[..., Any]:
+    """Compile a small function that kernels of the same module call; division by zero follows numpy.
+
+    `fastmath` names what LLVM may do with sums and products besides; without it, nothing.
+    """
+    if function is None:
+        return functools.partial(kernel_part, fastmath=fastmath)
+    return numba.njit(error_model="numpy", fastmath=set(fastmath) or False)(function)
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Compile a function of a block's number and further arguments, to be called with the number of blocks instead.
 
-    The call runs all blocks, on as many threads as there are cores (or NUMBA_NUM_THREADS says). Blocks must not write
-    to the same places.
+    The call runs all blocks on all cores (`darts_utils.threads`). Blocks must not write to the same places.
     """
     try:
         compiled = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
@@ -33,13 +38,6 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(blocks: int, *args: Any) -> None:
-        threads = min(blocks, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        if threads <= 1:
-            for block in range(blocks):
-                compiled(block, *args)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda block: compiled(block, *args), range(blocks)):
-                pass  # raises what a block raised
+        on_all_cores(lambda block: compiled(block, *args), range(blocks))
 
     return run

@@ -4,7 +4,7 @@ Two grids match when their geoboxes are equal. Data on a geobox take their coord
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -13,12 +13,14 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from darts_utils.arrays import array_namespace, to_device, to_host
+from darts_utils.arrays import array_namespace, on_device_of
 from darts_utils.coarse import CoarseField, sample_coarsely
 from darts_utils.errors import ConfigError, GridMismatchError
 
 Resampling = Literal["cubic", "nearest"]
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
+Nodes = tuple[np.ndarray, np.ndarray, float, float]
+"""Columns and rows of a source at nodes over the target, and the rows and columns from one node to the next."""
 
 POSITION_TOLERANCE_PX = 2e-4
 """Largest error of sample positions, in source pixels, against exact PROJ coordinates. So small that results do not
@@ -29,7 +31,9 @@ WHOLE_PIXEL_TOLERANCE = 1e-3
 """Grids are aligned when they meet within this share of a pixel; rounding of far origins stays below."""
 
 
-def align(source: Data, geobox: GeoBox, *, resampling: Resampling = "cubic") -> Data:
+def align(
+    source: Data, geobox: GeoBox, *, resampling: Resampling = "cubic", rows: tuple[int, int] | None = None
+) -> Data:  # fmt: skip
     """Return `source` on the target grid: dims ("y", "x"), coordinates taken over from `geobox`.
 
     "cubic" is cubic convolution with a = -1/2 (Keys 1981), as GDAL's: widened where target pixels are larger than
@@ -39,7 +43,13 @@ def align(source: Data, geobox: GeoBox, *, resampling: Resampling = "cubic") -> 
     Floats are NaN and integers 0 where the position lies outside the source, floats also where the nearest source
     pixel is missing. Sample positions differ from exact PROJ coordinates by less than 0.001 source pixels.
     The source may be in any CRS, rotated, or run past ±180 degrees of longitude. Variables without the grid's
-    dimensions are kept. Data on a GPU are computed on the host for now and returned to where they were.
+    dimensions are kept. Data are computed where they live.
+
+    Args:
+        source: what is to be aligned.
+        geobox: the target grid.
+        resampling: "cubic" or "nearest".
+        rows: first and stop of the target's rows that are wanted; the numbers are the same as those of the whole.
 
     Raises:
         ConfigError: `resampling` is neither "cubic" nor "nearest".
@@ -49,14 +59,13 @@ def align(source: Data, geobox: GeoBox, *, resampling: Resampling = "cubic") -> 
         raise ConfigError(f"resampling must be 'cubic' or 'nearest', got {resampling!r}")
     grid = _grid_of(source)
     dims = source.odc.spatial_dims
-    sampler = _Sampler(grid, geobox)
+    sampler = _Sampler(grid, geobox, rows)
     if isinstance(source, xr.DataArray):
-        return _align_array(source, dims, sampler, resampling)
-    bands = {
-        name: _align_array(values, dims, sampler, resampling) if set(dims) <= set(values.dims) else values
-        for name, values in source.data_vars.items()
-    }
-    return xr.Dataset(bands, coords=_coords(geobox), attrs=source.attrs)
+        return _align_arrays([source], dims, sampler, resampling)[0]
+    spatial = {name: values for name, values in source.data_vars.items() if set(dims) <= set(values.dims)}
+    aligned = dict(zip(spatial, _align_arrays(list(spatial.values()), dims, sampler, resampling), strict=True))
+    bands = {name: aligned.get(name, values) for name, values in source.data_vars.items()}
+    return xr.Dataset(bands, coords=_coords(sampler.part), attrs=source.attrs)
 
 
 def on_grid(values: Any, geobox: GeoBox, **attrs: Any) -> xr.DataArray:
@@ -198,10 +207,15 @@ def sample_convergence(geobox: GeoBox) -> CoarseField:
 
 
 class _Sampler:
-    """Where each pixel of a target grid lies in a source grid; computed once for all bands."""
+    """Where each pixel of some rows of a target grid lies in a source grid; computed once for all bands."""
 
-    def __init__(self, grid: GeoBox, geobox: GeoBox) -> None:
-        self.target = geobox
+    def __init__(self, grid: GeoBox, geobox: GeoBox, rows: tuple[int, int] | None) -> None:
+        self.first_row, stop = rows or (0, geobox.shape.y)
+        if not 0 <= self.first_row < stop <= geobox.shape.y:
+            raise ConfigError(f"rows must lie within the {geobox.shape.y} rows of the target grid, got {rows}")
+        self.part = geobox if rows is None else geobox[self.first_row : stop, :]
+        """The grid of the rows that are wanted."""
+        # Of the whole grid, so that a part of it has the same numbers.
         self.field = sample_coarsely(_source_positions(grid, geobox), geobox.shape.yx, tolerance=POSITION_TOLERANCE_PX)
         self.period = _pixels_around_the_earth(grid)
         self.first_col = 0
@@ -210,45 +224,82 @@ class _Sampler:
             u = self.field.nodes[0]
             self.first_col = math.floor(u[np.isfinite(u)].min(initial=self.period)) - self.period // 4
 
-    def sample(self, source: np.ndarray, resampling: Resampling) -> np.ndarray:
-        """Return one band (rows, columns) of the source on the target grid."""
-        from darts_utils.resampling import BLOCK_ROWS, sample_cubic, sample_nearest  # loads numba
+    def sample(self, sources: Sequence[Any], resampling: Resampling) -> list[Any]:
+        """Return bands (rows, columns) of the source, of one dtype, on the target grid."""
+        with on_device_of(sources[0]):
+            return self._sample(sources, resampling)
 
+    def _sample(self, sources: Sequence[Any], resampling: Resampling) -> list[Any]:
+        xp = array_namespace(*sources)
         u, v = self.field.nodes
         if self.period:
-            source = np.roll(source, -self.first_col, axis=1)
+            sources = [xp.roll(source, -self.first_col, axis=1) for source in sources]
             u = u - self.first_col
-        source, dtype = _native(source)
+        dtype = sources[0].dtype
+        sources = [_native(source, xp) for source in sources]
         nodes = (np.ascontiguousarray(u), np.ascontiguousarray(v), self.field.cell_rows, self.field.cell_cols)
-        out = np.empty(self.target.shape.yx, source.dtype)
-        blocks = math.ceil(out.shape[0] / BLOCK_ROWS)
-        if source.dtype.kind == "f" and resampling == "cubic":
-            sample_cubic(blocks, source, *nodes, out)
+        outs = [xp.empty(self.part.shape.yx, source.dtype) for source in sources]
+        if sources[0].dtype.kind == "f" and resampling == "cubic":
+            _sample_cubic(xp, tuple(sources), nodes, self.first_row, tuple(outs))
         else:
-            outside = source.dtype.type(np.nan if source.dtype.kind == "f" else 0)
-            sample_nearest(blocks, source, *nodes, outside, out)
-        return out.view(dtype) if dtype == np.bool_ else out
+            for source, out in zip(sources, outs, strict=True):
+                _sample_nearest(xp, source, nodes, self.first_row, out)
+        return [out.view(dtype) if dtype == np.bool_ else out for out in outs]
 
 
-def _align_array(
-    values: xr.DataArray, dims: tuple[Hashable, Hashable], sampler: _Sampler, resampling: Resampling
-) -> xr.DataArray:
-    values = values.transpose(..., *dims)
+def _sample_cubic(xp: Any, sources: tuple[Any, ...], nodes: Nodes, first_row: int, outs: tuple[Any, ...]) -> None:
+    if xp is not np:
+        from darts_utils.array_sampling import sample_cubic as sample_cubic_there
+
+        sample_cubic_there(sources, *nodes, first_row, outs)
+        return
+    from darts_utils.resampling import BLOCK_ROWS, sample_cubic  # loads numba
+
+    flat = tuple(source.reshape(-1) for source in sources)
+    sample_cubic(math.ceil(outs[0].shape[0] / BLOCK_ROWS), flat, *sources[0].shape, *nodes, first_row, outs)
+
+
+def _sample_nearest(xp: Any, source: Any, nodes: Nodes, first_row: int, out: Any) -> None:
+    outside = source.dtype.type(np.nan if source.dtype.kind == "f" else 0)
+    if xp is not np:
+        from darts_utils.array_sampling import sample_nearest as sample_nearest_there
+
+        sample_nearest_there(source, *nodes, first_row, outside, out)
+        return
+    from darts_utils.resampling import BLOCK_ROWS, sample_nearest  # loads numba
+
+    sample_nearest(math.ceil(out.shape[0] / BLOCK_ROWS), source, *nodes, first_row, outside, out)
+
+
+def _align_arrays(
+    arrays: Sequence[xr.DataArray], dims: tuple[Hashable, Hashable], sampler: _Sampler, resampling: Resampling
+) -> list[xr.DataArray]:
+    """Return the arrays on the target grid. Bands of one dtype share the work of finding their positions."""
+    ordered = [values.transpose(..., *dims) for values in arrays]
+    planes = [list(_array_of(values).reshape(-1, *values.shape[-2:])) for values in ordered]
+    results: list[list[Any]] = [[] for _ in planes]
+    for dtype in dict.fromkeys(values.dtype for values in ordered):
+        chosen = [k for k, values in enumerate(ordered) if values.dtype == dtype]
+        bands = [plane for k in chosen for plane in planes[k]]
+        sampled = iter(sampler.sample(bands, resampling) if bands else [])
+        for k in chosen:
+            results[k] = [next(sampled) for _ in planes[k]]
+    return [_labelled(values, sampled, sampler) for values, sampled in zip(ordered, results, strict=True)]
+
+
+def _labelled(values: xr.DataArray, bands: list[Any], sampler: _Sampler) -> xr.DataArray:
+    """Return sampled bands as an array with the dimensions, coordinates and attributes of what they come from."""
+    xp = array_namespace(*bands)
     others = values.dims[:-2]
-    host = np.asarray(to_host(values.data))
-    bands = [sampler.sample(band, resampling) for band in host.reshape(-1, *host.shape[-2:])]
-    shape = (*host.shape[:-2], *sampler.target.shape.yx)
-    stacked = bands[0].reshape(shape) if len(bands) == 1 else np.asarray(bands, bands[0].dtype if bands else host.dtype)
+    shape = (*values.shape[:-2], *sampler.part.shape.yx)
+    stacked = bands[0] if len(bands) == 1 else xp.stack(bands) if bands else xp.empty(shape, values.dtype)
     kept = {name: coord for name, coord in values.coords.items() if set(coord.dims) <= set(others) and coord.dims}
     # What a file said of its own grid no longer holds.
     attrs = {key: value for key, value in values.attrs.items() if key not in ("grid_mapping", "crs", "transform")}
-    aligned = xr.DataArray(
-        stacked.reshape(shape), dims=(*others, "y", "x"), coords=kept | _coords(sampler.target), attrs=attrs,
+    return xr.DataArray(
+        stacked.reshape(shape), dims=(*others, "y", "x"), coords=kept | _coords(sampler.part), attrs=attrs,
         name=values.name,
     )  # fmt: skip
-    if array_namespace(values.data) is np:
-        return aligned
-    return to_device(aligned, f"cuda:{values.data.device.id}")
 
 
 def _source_positions(grid: GeoBox, geobox: GeoBox) -> Any:
@@ -293,13 +344,17 @@ def _pixels_around_the_earth(grid: GeoBox) -> int:
     return grid.shape.x if closes else 0
 
 
-def _native(values: np.ndarray) -> tuple[np.ndarray, np.dtype]:
-    """Return values as numba takes them (contiguous, native byte order, no bool, no half precision), and the dtype."""
-    dtype = values.dtype
-    if dtype == np.bool_:
-        return np.ascontiguousarray(values).view("uint8"), dtype
-    wanted = np.dtype("float32") if dtype == np.float16 else dtype.newbyteorder("=")
-    return np.ascontiguousarray(values, dtype=wanted), wanted
+def _array_of(values: xr.DataArray) -> Any:
+    """Return the values where they live; what is not loaded yet is."""
+    return values.data if array_namespace(values.data) is not np else np.asarray(values.data)
+
+
+def _native(values: Any, xp: Any) -> Any:
+    """Return values as kernels take them: contiguous, native byte order, no bool, no half precision."""
+    if values.dtype == np.bool_:
+        return xp.ascontiguousarray(values).view("uint8")
+    wanted = np.dtype("float32") if values.dtype == np.float16 else values.dtype.newbyteorder("=")
+    return xp.ascontiguousarray(values, dtype=wanted)
 
 
 def _coords(geobox: GeoBox, dims: tuple[str, str] = ("y", "x")) -> dict[Hashable, xr.DataArray]:

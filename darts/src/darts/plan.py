@@ -1,6 +1,7 @@
 """The plan: the one place that knows the order of steps, and what each of them needs."""
 
 import hashlib
+import importlib.util
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import xarray as xr
 from darts import __version__
 from darts.auxiliary import AuxiliaryOptions
 from darts.needs import TCVIS_BUFFER_PX, dem_buffer_px, needed_features
+from darts.strips import FeatureRows, bytes_as_a_whole
 from darts.tiles import Source, Tile
 from darts.timings import Timings
 from darts_acquisition import load_arcticdem, load_tcvis
@@ -22,6 +24,7 @@ from darts_export import export_tile, missing_outputs
 from darts_postprocessing import prepare_export
 from darts_preprocessing import preprocess_v2
 from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
+from darts_utils.arrays import to_host
 
 logger = logging.getLogger("darts.plan")
 
@@ -46,6 +49,8 @@ class PlanOptions:
     write_model_outputs: bool
     offline: bool
     debug_data: bool
+    memory_budget: int | None = None
+    """Bytes; a tile that would take more is worked on in strips. It does not shape results."""
 
 
 class Plan:
@@ -56,6 +61,8 @@ class Plan:
         self.options = options
         self.ensemble = EnsembleV1(dict(models), device=device)
         self.subsets = tuple(self.ensemble.model_names) if options.write_model_outputs and len(models) > 1 else ()
+        self.home = device if device == "cpu" or importlib.util.find_spec("cupy") else "cpu"
+        """Where features are made; with a GPU and cupy, the tile goes up once and stays until it is segmented."""
         self.timings = Timings()
         self.features = needed_features(self.ensemble.required_bands, options.export_bands)
         logger.info(
@@ -110,28 +117,35 @@ class Plan:
                 offline=o.offline,
                 source=o.auxiliary.tcvis_source,
             )
-        features = run(
-            "Preprocessing",
-            preprocess_v2,
-            optical,
-            dem,
-            tcvis,
-            tpi_outer_radius=o.tpi_outer_radius,
-            tpi_inner_radius=o.tpi_inner_radius,
-            features=self.features,
-            terrain_convention=self.ensemble.terrain_convention,
-        )
-        del optical, dem, tcvis
-        segmented = run(
-            "Segmenting",
-            self.ensemble.segment_tile,
-            features,
-            patch_size=o.patch_size,
-            overlap=o.overlap,
-            batch_size=o.batch_size,
-            reflection=o.reflection,
-            keep_inputs=bool(self.subsets),
-        )
+        preprocessing = {
+            "tpi_outer_radius": o.tpi_outer_radius,
+            "tpi_inner_radius": o.tpi_inner_radius,
+            "terrain_convention": self.ensemble.terrain_convention,
+            "device": self.home,
+        }
+        patches = {
+            "patch_size": o.patch_size,
+            "overlap": o.overlap,
+            "batch_size": o.batch_size,
+            "reflection": o.reflection,
+            "keep_inputs": bool(self.subsets),
+        }
+        inputs = (optical, dem, tcvis)
+        exported = needed_features((), o.export_bands)
+        if self._in_strips(tile, inputs):
+            # The features that only models need are made row by row, and never held as a whole.
+            rows = FeatureRows(*inputs, preprocessing)
+            layers = run("Segmenting", self.ensemble.segment_rows, rows, **patches)
+            features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=exported)
+            segmented = features.assign(layers)
+            del rows, layers
+        else:
+            features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=self.features)
+            del inputs, optical, dem, tcvis
+            segmented = run("Segmenting", self.ensemble.segment_tile, features, **patches)
+            if not o.debug_data:
+                segmented = segmented.drop_vars([name for name in self.features if name not in exported])
+        segmented = to_host(segmented)
         del features
         ready = run(
             "Postprocessing",
@@ -156,6 +170,21 @@ class Plan:
             metadata=self.metadata(tile),
             debug=o.debug_data,
         )
+
+    def _in_strips(self, tile: Tile, inputs: tuple[xr.Dataset | None, ...]) -> bool:
+        """Return whether a tile would take more memory than the run may."""
+        o = self.options
+        if o.memory_budget is None or o.debug_data:  # which writes all features
+            return False
+        assert inputs[0] is not None
+        needed = bytes_as_a_whole(inputs, (inputs[0].sizes["y"], inputs[0].sizes["x"]), self.features)
+        if needed <= o.memory_budget:
+            return False
+        logger.info(
+            "tile %s would take some %.1f GB and may take %.1f GB: its features are made in strips",
+            tile.tile_id, needed / 1e9, o.memory_budget / 1e9,
+        )  # fmt: skip
+        return True
 
     def metadata(self, tile: Tile) -> dict[str, Any]:
         """Return what a tile's results say of their making; no time of processing, so that files are reproducible."""

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from darts.memory import free_memory
 from darts_utils.paths import DefaultPaths
 
 PACKAGES = (
@@ -63,11 +64,8 @@ def _version(package: str) -> str:
 
 
 def _free_memory() -> str:
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return "unknown"
-    kilobytes = next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if "MemAvailable" in line)
-    return f"{kilobytes / 2**20:.1f} GiB"
+    free = free_memory()
+    return "unknown" if free is None else f"{free / 2**30:.1f} GiB"
 
 
 def _folder(path: Path) -> str:

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from darts.console import log_to_file, logger, print_summary, reporting
 from darts.ledger import Ledger, Outcome
+from darts.memory import memory_budget
 from darts.records import RunRecords
 from darts.tiles import Source, Tile
 from darts.transfers import SILENT, TransferDisplay
@@ -102,6 +103,8 @@ class _BasePipeline(ABC):
     """Never touch the network; data that is not on disk is an error."""
     debug_data: bool = False
     """Also write the whole tile as NetCDF."""
+    memory_budget: str | None = None
+    """Memory that a tile may take (8GB, 50%); a larger one is worked on in strips; default: 60% of what is free."""
     dry_run: Annotated[bool, Parameter(negative="")] = False
     """Only tell what would be done: tiles, what is on disk, what would be fetched, what the models need."""
     arcticdem_endpoint: str | None = None
@@ -292,6 +295,7 @@ class _BasePipeline(ABC):
 
         validate_export_bands(self.export_bands)
         resolve_device(self.device)
+        memory_budget(self.memory_budget)
 
     def _tiles(self) -> list[Tile]:
         tiles: dict[Path, Tile] = {}
@@ -325,6 +329,7 @@ class _BasePipeline(ABC):
             write_model_outputs=self.write_model_outputs,
             offline=self.offline,
             debug_data=self.debug_data,
+            memory_budget=memory_budget(self.memory_budget),
         )
         source = Source(tiles, self._load_tile, self._arcticdem_resolution(), self._result_metadata)
         plan = Plan(source, model_names(self._models(dirs)), options, device=resolve_device(self.device))

@@ -1,0 +1,522 @@
+"""How fast features are made and how much memory that takes, beside a plain reference on the same inputs.
+
+    uv run benchmarks/preprocess.py [--case sentinel2|planet] [--size 10980] [--repeat 1] [--skip-reference]
+
+The reference (`benchmarks/reference/preprocessing.py`) is what a user would write with xarray-spatial and odc-geo. A
+plain copy of a feature's inputs and outputs (np.copyto, memory already there) tells how far its time is from the least
+that is possible. Inputs are synthetic and always the same. The whole of `preprocess_v2` and of the reference run in a
+process of their own each, whose peak memory above inputs and outputs is told.
+
+The TPI of the wide radius would take the reference hours: it computes some rows, and its time is scaled up.
+In a full case the reference needs 10 GB of memory and some minutes. The exit status is 1 where a goal is missed at full
+size.
+"""
+
+import argparse
+import ctypes
+import gc
+import importlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+import darts_preprocessing as ours
+from darts_utils.grids import align
+from darts_utils.testing import tile_on, utm_geobox
+
+RADIUS_M = 100
+WIDE_RADIUS_M = 1000
+TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
+DERIVATIVES = ("slope", "aspect", "hillshade", "curvature")
+TCVIS_PIXEL_DEG = 0.0002695
+WARM_UP_PX = 48
+WIDE_MULTIPLICATIONS = 1e9
+"""How many the reference does for the wide radius before its time is scaled up; about a second."""
+GIB = 2**30
+
+LEAST_RATIO = 6.0
+LEAST_TPI_RATIO = 10.0
+MOST_WIDE_RATIO = 1.5
+MOST_MEMORY_GIB = 1.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tile of some sensor."""
+
+    size: int
+    pixel_m: float
+    dem_pixel_m: float
+
+
+CASES = {"sentinel2": Case(10980, 10, 10), "planet": Case(8000, 3, 2)}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `preprocess_v2` takes."""
+
+    tile: xr.Dataset
+    arcticdem: xr.Dataset
+    tcvis: xr.Dataset
+
+    def arrays(self) -> list[np.ndarray]:
+        """Return all bands."""
+        return [band for dataset in (self.tile, self.arcticdem, self.tcvis) for band in arrays_of(dataset)]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Two ways to the same result."""
+
+    name: str
+    inputs: list[np.ndarray]
+    ours: Callable[[], xr.Dataset | xr.DataArray]
+    reference: Callable[[], xr.Dataset | xr.DataArray]
+    share: float = 1
+    """How much of the tile the reference computes."""
+    compared: Callable[[], xr.Dataset | xr.DataArray] | None = None
+    """Ours again where the reference is, if that is elsewhere."""
+    frame_px: int = 0
+    """Margin that is not compared, where the reference has nothing."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=CASES, default="sentinel2")
+    parser.add_argument("--size", type=int, help="pixels along each side of the tile; default: the case's full size")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each, of which the fastest counts")
+    parser.add_argument("--skip-reference", action="store_true", help="ours alone")
+    parser.add_argument("--one-process", action="store_true", help="start no others: quicker, but memory is not right")
+    parser.add_argument("--json", type=Path, help="file that keeps the figures")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.size = options.size or CASES[options.case].size
+    if options.size < 1 or options.repeat < 1:
+        parser.error("--size and --repeat must be at least 1")
+    if options.part:
+        options.json.write_text(json.dumps(PARTS[options.part](options)))
+        return
+
+    figures: dict[str, Any] = {"case": options.case, "size": options.size, "repeat": options.repeat} | machine()
+    parts = [part for part in PARTS if not (options.skip_reference and part == "reference")]
+    given = sys.argv[1:] if arguments is None else arguments
+    for part in parts:
+        print(f"measuring {part} …", file=sys.stderr, flush=True)
+        figures[part] = PARTS[part](options) if options.one_process else in_own_process(part, given)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+    goals = goals_of(figures)
+    print_figures(figures, goals)
+    missed = any(not met for *_, met in goals)
+    if missed and options.size >= CASES[options.case].size:
+        sys.exit(1)
+
+
+def in_own_process(part: str, arguments: list[str]) -> Any:
+    """Return what a part measures in a process of its own, under the arguments of this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "figures.json")
+        # The later --json counts.
+        command = [sys.executable, __file__, *arguments, "--part", part, "--json", str(file)]
+        subprocess.run(command, check=True)
+        return json.loads(file.read_text())
+
+
+# What is measured
+
+
+def measure_features(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return seconds, CPU seconds, seconds of a plain copy and differences, feature by feature."""
+    for feature in features_of(make_inputs(options.case, WARM_UP_PX), options.skip_reference):
+        run_both(feature, options.skip_reference)  # compiles and loads what is used
+    inputs = make_inputs(options.case, options.size)
+    rows = []
+    for feature in features_of(inputs, options.skip_reference):
+        runs, result = [], None
+        for _ in range(options.repeat):
+            result = None  # not to be there twice
+            gc.collect()
+            run, result = run_both(feature, options.skip_reference)
+            runs.append(run)
+        row: dict[str, Any] = {"name": feature.name} | {name: min(run[name] for run in runs) for name in runs[0]}
+        if result is not None:
+            row |= {name: row[name] / feature.share for name in ("reference_s", "reference_cpu_s")}
+            row |= {"reference_share": feature.share, "ratio": row["reference_s"] / row["seconds"]}
+            row |= {"differences": differences((feature.compared or feature.ours)(), result, feature.frame_px)}
+        rows.append(row)
+    return rows
+
+
+def run_both(feature: Feature, skip_reference: bool) -> tuple[dict[str, float], Any]:
+    """Return the seconds of one run of ours, of a plain copy and of the reference, and the reference's result."""
+    seconds, cpu_seconds, result = timed(feature.ours)
+    run = {"seconds": seconds, "cpu_s": cpu_seconds, "copy_s": copy_seconds(feature.inputs + arrays_of(result))}
+    del result
+    if skip_reference:
+        return run, None
+    reference_s, reference_cpu_s, result = timed(feature.reference)
+    return run | {"reference_s": reference_s, "reference_cpu_s": reference_cpu_s}, result
+
+
+def measure_whole(options: argparse.Namespace, preprocess: Callable[[Inputs], xr.Dataset]) -> dict[str, float]:
+    """Return seconds of all features together, and the peak of memory above inputs and outputs."""
+    preprocess(make_inputs(options.case, WARM_UP_PX))
+    inputs = make_inputs(options.case, options.size)
+    runs = []
+    for _ in range(options.repeat):
+        with peak_memory() as memory:
+            seconds, cpu_seconds, result = timed(lambda: preprocess(inputs))
+        outputs = [result[name].data for name in set(result.data_vars) - set(inputs.tile.data_vars)]
+        kept = sum(values.nbytes for values in outputs)
+        copying = copy_seconds(inputs.arrays() + outputs)
+        runs.append({
+            "seconds": seconds, "cpu_s": cpu_seconds, "copy_s": copying, "inputs_gib": memory["before"] / GIB,
+            "outputs_gib": kept / GIB, "above_gib": max(memory["peak"] - memory["before"] - kept, 0) / GIB,
+            "peak_gib": memory["peak"] / GIB,
+        })  # fmt: skip
+        del result, outputs
+    most = ("above_gib", "peak_gib", "inputs_gib", "outputs_gib")
+    return {name: (max if name in most else min)(run[name] for run in runs) for name in runs[0]}
+
+
+def whole_ours(options: argparse.Namespace) -> dict[str, float]:
+    return measure_whole(
+        options, lambda inputs: ours.preprocess_v2(inputs.tile, inputs.arcticdem, inputs.tcvis, RADIUS_M, 0)
+    )
+
+
+def whole_reference(options: argparse.Namespace) -> dict[str, float]:
+    plain = importlib.import_module("reference.preprocessing")  # with xarray-spatial, not wanted in the other process
+    return measure_whole(
+        options, lambda inputs: plain.preprocess(inputs.tile, inputs.arcticdem, inputs.tcvis, RADIUS_M)
+    )
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "features": measure_features, "ours": whole_ours, "reference": whole_reference,
+}  # fmt: skip
+
+
+def features_of(inputs: Inputs, skip_reference: bool) -> Iterator[Feature]:
+    """Give each feature alone. Terrain is computed on the DEM with the margin for `RADIUS_M`, brought there by ours."""
+    plain: Any = None if skip_reference else importlib.import_module("reference.preprocessing")
+
+    def reference(name: str, *args: Any) -> Callable[[], Any]:
+        return lambda: getattr(plain, name)(*args)
+
+    tile, arcticdem, tcvis = inputs.tile, inputs.arcticdem, inputs.tcvis
+    geobox = tile.odc.geobox
+    yield Feature("NDVI", arrays_of(tile[["nir", "red"]]), lambda: ours.calculate_ndvi(tile), reference("ndvi", tile))
+    yield Feature(
+        "TCVIS alignment, 3 bands", arrays_of(tcvis), lambda: align(tcvis, geobox),
+        reference("align_trends", tcvis, geobox),
+    )  # fmt: skip
+    padded = geobox.pad(math.ceil(RADIUS_M / geobox.resolution.x) + 2)
+    yield Feature(
+        "DEM alignment, with mask", arrays_of(arcticdem), lambda: align(arcticdem, padded),
+        reference("align_dem", arcticdem, padded),
+    )  # fmt: skip
+
+    ground = align(arcticdem, padded)
+    elevation = [ground.dem.data]
+    strip, share = wide_strip(arcticdem, geobox)
+    for radius, of, part in ((RADIUS_M, ground, 1.0), (WIDE_RADIUS_M, strip, share)):
+        yield Feature(
+            f"TPI, {radius} m", elevation, partial(above_mean, ground, radius),
+            reference("relative_elevation", of.dem, radius), part, partial(above_mean, of, radius),
+            int(radius / geobox.resolution.x),
+        )  # fmt: skip
+    sun = (tile.azimuth, tile.elevation)
+    yield Feature("slope", elevation, lambda: ours.calculate_slope(ground)["slope"], reference("slope", ground.dem))
+    yield Feature("aspect", elevation, lambda: ours.calculate_aspect(ground)["aspect"], reference("aspect", ground.dem))
+    yield Feature(
+        "hillshade", elevation, lambda: ours.calculate_hillshade(ground, *sun)["hillshade"],
+        reference("shade", ground.dem, *sun),
+    )  # fmt: skip
+    yield Feature(
+        "curvature", elevation, lambda: ours.calculate_curvature(ground)["curvature"],
+        reference("curvature", ground.dem),
+    )  # fmt: skip
+
+    def four() -> xr.Dataset:
+        return ours.preprocess_v2(tile, arcticdem, None, features=DERIVATIVES)[list(DERIVATIVES)]
+
+    def four_plainly() -> xr.Dataset:
+        dem = plain.align_dem(arcticdem, geobox.pad(1)).dem
+        results = {"slope": plain.slope(dem), "aspect": plain.aspect(dem), "hillshade": plain.shade(dem, *sun)}
+        return xr.Dataset(results | {"curvature": plain.curvature(dem)}).isel(x=slice(1, -1), y=slice(1, -1))
+
+    yield Feature("DEM alignment and all four", arrays_of(arcticdem), four, four_plainly)
+
+
+def above_mean(ground: xr.Dataset, radius_m: float) -> xr.DataArray:
+    return ours.calculate_topographic_position_index(ground, radius_m)["tpi"]
+
+
+def wide_strip(arcticdem: xr.Dataset, geobox: GeoBox) -> tuple[xr.Dataset, float]:
+    """Return the DEM around the tile's first rows, and the share of the tile that they are."""
+    radius = int(WIDE_RADIUS_M / geobox.resolution.x)
+    rows = round(WIDE_MULTIPLICATIONS / (2 * radius + 1) ** 2 / geobox.shape.x)
+    rows = min(max(rows, 2), geobox.shape.y)
+    return align(arcticdem[["dem"]], geobox[:rows, :].pad(radius)), rows / geobox.shape.y
+
+
+def differences(
+    mine: xr.Dataset | xr.DataArray, other: xr.Dataset | xr.DataArray, frame_px: int
+) -> dict[str, dict[str, float]]:
+    """Return by band how two results differ where both have values, and where only one has."""
+    inside = slice(frame_px, -frame_px or None)
+    pairs = zip(*([band[inside, inside] for band in arrays_of(data)] for data in (mine, other)), strict=True)
+    names = list(mine.data_vars) if isinstance(mine, xr.Dataset) else [mine.name]
+    return {str(name): difference(*pair, turns=name == "aspect") for name, pair in zip(names, pairs, strict=True)}
+
+
+def difference(mine: np.ndarray, other: np.ndarray, *, turns: bool, rows_at_once: int = 512) -> dict[str, float]:
+    """Return largest and mean difference, of angles if `turns`, and the shares of values that only one side has."""
+    most = total = 0.0
+    both = only_ours = only_reference = 0
+    for start in range(0, len(mine), rows_at_once):
+        a, b = (values[start : start + rows_at_once].astype("float64") for values in (mine, other))
+        apart = np.abs((a - b + 180) % 360 - 180) if turns else np.abs(a - b)
+        most = max(most, float(np.nanmax(apart, initial=0)))
+        total += float(np.nansum(apart))
+        both += int(np.isfinite(apart).sum())
+        only_ours += int((np.isfinite(a) & np.isnan(b)).sum())
+        only_reference += int((np.isnan(a) & np.isfinite(b)).sum())
+    return {
+        "most": most, "mean": total / max(both, 1), "only_ours": only_ours / mine.size,
+        "only_reference": only_reference / mine.size,
+    }  # fmt: skip
+
+
+# How it is measured
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Return seconds, CPU seconds of all threads, and the result."""
+    cpu, start = time.process_time(), time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, time.process_time() - cpu, result
+
+
+def copy_seconds(arrays: list[np.ndarray]) -> float:
+    """Return the seconds that np.copyto takes for arrays, into memory that is there."""
+    buffer = np.ones(max(values.nbytes for values in arrays), "uint8")
+    seconds = 0.0
+    for values in arrays:
+        target = buffer[: values.nbytes].view(values.dtype).reshape(values.shape)
+        seconds += min(timed(partial(np.copyto, target, values))[0] for _ in range(2))
+    return seconds
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, int]]:
+    """Give resident memory before and, after the block, at its peak, in bytes."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed earlier serves, and does not count
+    memory = {"before": resident("VmRSS"), "peak": 0}
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+    if resident("VmHWM") < memory["before"] + GIB // 64:
+        yield memory
+        memory["peak"] = resident("VmHWM")
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            memory["peak"] = max(memory["peak"], resident("VmRSS"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield memory
+    finally:
+        done.set()
+        watcher.join()
+
+
+def resident(field: str) -> int:
+    """Return VmRSS or VmHWM of this process in bytes."""
+    return int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0]) * 1024
+
+
+def arrays_of(data: xr.Dataset | xr.DataArray) -> list[np.ndarray]:
+    return [data.data] if isinstance(data, xr.DataArray) else [band.data for band in data.data_vars.values()]
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    cpu = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0].strip(" \t:")
+    names = ("numpy", "numba", "xarray", "odc-geo", "xarray-spatial")
+    versions = {"Python": platform.python_version()} | {name: version(name) for name in names}
+    return {
+        "cpu": cpu or platform.machine(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
+        "versions": versions | {"GDAL": rasterio.__gdal_version__},
+    }  # fmt: skip
+
+
+# Inputs
+
+
+def make_inputs(case: str, size: int) -> Inputs:
+    """Return a tile near 70° N with a wedge of nodata, a rough DEM in EPSG:3413 with holes, and trends in EPSG:4326."""
+    rng = np.random.default_rng(20240720)
+    what = CASES[case]
+    geobox = utm_geobox((size, size), pixel=what.pixel_m)
+    around = geobox.pad(math.ceil(WIDE_RADIUS_M / what.pixel_m) + 10)
+    dem_grid = grid_over(around, "EPSG:3413", what.dem_pixel_m)
+    tcvis_grid = grid_over(geobox.pad(30), "EPSG:4326", TCVIS_PIXEL_DEG)
+
+    bands: dict[str, np.ndarray] = {}
+    for name, level in (("red", 0.06), ("nir", 0.25)):
+        bands[name] = relief(
+            geobox.shape.yx, rng, shortest_px=8, longest_px=500, height=0.1 * level, noise=0.05 * level
+        )
+        bands[name] += np.float32(level)
+        for row in range(size):  # 8 % of the tile
+            bands[name][row, : round(0.16 * (size - row))] = np.nan
+    tile = tile_on(geobox, bands, azimuth=170.5, elevation=31.2, acquisition_time="2024-07-20T20:40:21Z")
+
+    dem = relief(dem_grid.shape.yx, rng, shortest_px=8, longest_px=20_000 / what.dem_pixel_m, height=60, noise=0.1)
+    dem += np.float32(500)
+    height, width = dem.shape
+    for _ in range(math.ceil(height * width / 500**2)):
+        top, left, side = rng.integers(height), rng.integers(width), rng.integers(2, 24)
+        dem[top : top + side, left : left + side] = np.nan
+    arcticdem = tile_on(dem_grid, {"dem": dem, "arcticdem_data_mask": np.isfinite(dem).view("uint8")})
+
+    trends: dict[str, np.ndarray] = {}
+    for name in TRENDS:  # whole numbers as float32, as the loader gives them
+        values = relief(tcvis_grid.shape.yx, rng, shortest_px=4, longest_px=1000, height=25, noise=5)
+        values += np.float32(128)
+        np.clip(np.rint(values, out=values), 1, 255, out=values)
+        trends[name] = values
+    return Inputs(tile, arcticdem, tile_on(tcvis_grid, trends))
+
+
+def grid_over(geobox: GeoBox, crs: str, pixel: float) -> GeoBox:
+    return GeoBox.from_bbox(geobox.footprint(crs).boundingbox, crs, resolution=pixel)
+
+
+def relief(
+    shape: tuple[int, int], rng: np.random.Generator, *, shortest_px: float, longest_px: float, height: float,
+    noise: float,
+) -> np.ndarray:  # fmt: skip
+    """Return plane waves of all lengths, the longest `height` high and shorter ones lower, with noise; float32 (y, x).
+
+    sin(a + b) = sin a cos b + cos a sin b: a wave is a product of two rows with two columns, and their sum one matrix
+    product. The noise repeats every 512 pixels.
+    """
+    waves = max(round(2 * math.log2(longest_px / shortest_px)), 1)
+    lengths = np.geomspace(longest_px, shortest_px, waves)
+    heights = height * (lengths / longest_px) ** 0.9
+    headings, phases = rng.uniform(0, 2 * np.pi, (2, waves))
+    down = 2 * np.pi * np.arange(shape[0])[:, None] * np.sin(headings) / lengths + phases
+    across = 2 * np.pi * np.arange(shape[1])[:, None] * np.cos(headings) / lengths
+    left = np.hstack([heights * np.sin(down), heights * np.cos(down)]).astype("float32")
+    right = np.hstack([np.cos(across), np.sin(across)]).astype("float32")
+    values = left @ right.T
+
+    block = rng.normal(0, noise, (512, 512)).astype("float32")
+    line = np.tile(block, (1, math.ceil(shape[1] / 512)))[:, : shape[1]]
+    for start in range(0, shape[0], 512):
+        rows = values[start : start + 512]
+        rows += line[: len(rows)]
+    return values
+
+
+# What is printed
+
+
+def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """Return what is measured, its goal, what was reached, and whether that is enough."""
+    rows = {row["name"]: row for row in figures["features"]}
+    near, wide = rows[f"TPI, {RADIUS_M} m"], rows[f"TPI, {WIDE_RADIUS_M} m"]
+    memory, spread = figures["ours"]["above_gib"], wide["seconds"] / near["seconds"]
+    plain = figures.get("reference")
+    goals = []
+    if plain:
+        ratio = plain["seconds"] / figures["ours"]["seconds"]
+        goals += [
+            ("all features, beside the plain reference", f"{LEAST_RATIO:g} ×", f"{ratio:.1f} ×", ratio >= LEAST_RATIO),
+            (f"TPI of {RADIUS_M} m, beside the plain reference", f"{LEAST_TPI_RATIO:g} ×", f"{near['ratio']:.1f} ×",
+             near["ratio"] >= LEAST_TPI_RATIO),
+        ]  # fmt: skip
+    beside = f" (reference {plain['above_gib']:.2f} GiB)" if plain else ""
+    return [
+        *goals,
+        (f"time of the TPI of {WIDE_RADIUS_M} m, beside {RADIUS_M} m", f"at most {MOST_WIDE_RATIO:g} ×",
+         f"{spread:.2f} ×", spread <= MOST_WIDE_RATIO),
+        ("peak memory above inputs and outputs", f"at most {MOST_MEMORY_GIB:g} GiB", f"{memory:.2f} GiB{beside}",
+         memory <= MOST_MEMORY_GIB),
+    ]  # fmt: skip
+
+
+def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool]]) -> None:
+    """Print all figures as Markdown tables."""
+    case, size = CASES[figures["case"]], figures["size"]
+    repeats = f", best of {figures['repeat']}" if figures["repeat"] > 1 else ""
+    print(f"\n{figures['case']}, {size} × {size} pixels of {case.pixel_m} m, DEM of {case.dem_pixel_m} m{repeats}\n")
+    print(
+        "| feature | darts, s | CPU, s | plain copy, s | reference, s | CPU, s | ratio |\n|---|---|---|---|---|---|---|"
+    )
+    whole = {"name": "**all features, whole `preprocess_v2`**"} | figures["ours"]
+    if plain := figures.get("reference"):
+        whole |= {"reference_s": plain["seconds"], "reference_cpu_s": plain["cpu_s"]}
+        whole |= {"ratio": plain["seconds"] / whole["seconds"]}
+    for row in [*figures["features"], whole]:
+        about = "≈ " if row.get("reference_share", 1) < 1 else ""
+        beside = " |  | "
+        if "ratio" in row:
+            beside = f"{about}{in_seconds(row['reference_s'], row['reference_cpu_s'])} | {row['ratio']:.1f}"
+        print(f"| {row['name']} | {in_seconds(row['seconds'], row['cpu_s'], row['copy_s'])} | {beside} |")
+    print("\n≈: computed for some rows and scaled up\n" if plain else "")
+
+    print("| memory, GiB | before, with inputs | outputs | peak above both | peak |\n|---|---|---|---|---|")
+    for part in ("ours", "reference"):
+        if memory := figures.get(part):
+            values = (f"{memory[name]:.2f}" for name in ("inputs_gib", "outputs_gib", "above_gib", "peak_gib"))
+            print(f"| {part} | {' | '.join(values)} |")
+
+    if plain:
+        print("\n| differs from the reference | at most | on average | only darts has a value | only the reference |")
+        print("|---|---|---|---|---|")
+        for row in figures["features"]:
+            for band, by in row["differences"].items():
+                shares = f"{by['only_ours']:.2%} | {by['only_reference']:.2%}"
+                print(f"| {row['name']}: {band} | {by['most']:.2g} | {by['mean']:.2g} | {shares} |")
+
+    print(f"\n| {figures['case']}, {size} × {size} | goal | reached |\n|---|---|---|")
+    for what, goal, reached, met in goals:
+        print(f"| {what} | {goal} | {reached}{'' if met else ', missed'} |")
+    print(f"\n{figures['cores']} cores of {figures['cpu']}, load {figures['load']:.1f} before; ", end="")
+    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
+
+
+def in_seconds(*values: float) -> str:
+    return " | ".join(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in values)
+
+
+if __name__ == "__main__":
+    main()

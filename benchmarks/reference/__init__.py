@@ -1,0 +1,1 @@
+"""What a user would write with the obvious library calls, for the benchmarks to measure against."""

@@ -1,0 +1,47 @@
+"""Tiles whose features are made some rows at a time, for when they would not fit the memory as a whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from darts_preprocessing import FEATURES, preprocess_v2
+from darts_utils.bands import BANDS
+
+WORKING_BYTES_PX = 24
+"""What segmentation, postprocessing and export hold of a pixel besides the bands: probabilities and their spread,
+masks, labels, what is being written."""
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """A tile whose features are computed when their rows are asked for, the same numbers as in the whole tile."""
+
+    optical: xr.Dataset
+    dem: xr.Dataset | None
+    tcvis: xr.Dataset | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `preprocess_v2`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the tile."""
+        return self.optical.sizes["y"], self.optical.sizes["x"]
+
+    def rows(self, names: Sequence[str], first: int, stop: int) -> dict[str, Any]:
+        """Return planes (rows, columns) of bands and features."""
+        made = [name for name in names if name in FEATURES and name not in self.optical]
+        bands = self.optical[[name for name in names if name not in made]]
+        part = preprocess_v2(
+            self.optical, self.dem, self.tcvis, **self.options, features=made, rows=(first, stop)
+        ) if made else bands.isel(y=slice(first, stop))  # fmt: skip
+        return {name: part[name].transpose("y", "x").data for name in names}
+
+
+def bytes_as_a_whole(inputs: Sequence[xr.Dataset | None], shape: tuple[int, int], features: Sequence[str]) -> int:
+    """Return about how many bytes a tile takes when its features are there as a whole."""
+    pixels = shape[0] * shape[1]
+    loaded = sum(data.nbytes for data in inputs if data is not None)
+    return loaded + pixels * (sum(np.dtype(BANDS[name].memory).itemsize for name in features) + WORKING_BYTES_PX)
