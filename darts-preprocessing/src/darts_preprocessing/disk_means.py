@@ -7,7 +7,6 @@ where heights differ by thousands of metres.
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +17,12 @@ from darts_utils.threads import on_all_cores
 
 LEAST_SIDE = 480
 MOST_SIDE = 2700
-SIDE_OF_REACH = 13
+SIDE_OF_REACH = 18
 """Sides of the transformed squares in pixels, by the disk's reach: the margin of 2 × reach is transformed in vain, and
 larger squares cost more a pixel."""
 
+NOTES_OF_PIXEL = 0.75
+"""Up to so many missing pixels times rows of half a disk for each pixel of a window, they are counted one by one."""
 LEAST_SHARE = 1 / 8
 """Where less of a disk is there, its block is computed in double precision."""
 
@@ -39,6 +40,11 @@ class Disk:
     def reach(self) -> tuple[int, int]:
         """Rows and columns to each side of the centre."""
         return self.outer.size - 1, int(self.outer.max())
+
+    @property
+    def hollow(self) -> bool:
+        """Whether the centre does not belong to it."""
+        return bool(self.inner[0] >= 0)
 
     def pixels(self) -> np.ndarray:
         """Return the disk as an array of bool, the centre in its middle."""
@@ -83,7 +89,7 @@ def above_disk_mean(
     """
     xp = array_namespace(dem, out)
     down, across = Blocks.of(shape[0], disk.reach[0]), Blocks.of(shape[1], disk.reach[1])
-    convolve = _convolver(xp, (down.side, across.side), disk.pixels())
+    convolution = _Convolution(xp, (down.side, across.side), disk.pixels())
     area = int(disk.pixels().sum())
     top, origin = top - first_row, (disk.reach[0], disk.reach[1])
 
@@ -92,7 +98,7 @@ def above_disk_mean(
         height, width = min(down.step, shape[0] - row), min(across.step, shape[1] - col)
         window = _window(dem, top + row - origin[0], left + col - origin[1],
                          height + 2 * origin[0], width + 2 * origin[1], xp)  # fmt: skip
-        above = _above_mean(window, area, origin, convolve, xp)
+        above = _above_mean(window, disk, area, convolution, xp)
         first, last = max(row, first_row), min(row + height, first_row + out.shape[0])
         out[first - first_row : last - first_row, col : col + width] = above[first - row : last - row]
 
@@ -125,31 +131,53 @@ def _window(dem: Any, top: int, left: int, height: int, width: int, xp: Any) -> 
     return window
 
 
-def _above_mean(
-    window: Any, area: int, margin: tuple[int, int], convolve: Callable[[Any], Any], xp: Any
-) -> Any:  # fmt: skip
+def _above_mean(window: Any, disk: Disk, area: int, convolution: "_Convolution", xp: Any) -> Any:
     """Return elevation minus its mean over the disk for a window without its margins."""
-    middle = tuple(slice(edge, size - edge) for edge, size in zip(margin, window.shape, strict=True))
+    middle = tuple(slice(edge, size - edge) for edge, size in zip(disk.reach, window.shape, strict=True))
     valid = xp.isfinite(window)
     complete = bool(valid.all())
     if not complete and not valid[middle].any():
         return xp.full_like(window[middle], np.nan)
     height = _height_near(window, valid, xp)
-    local = window - height
-    if not complete:
-        local = xp.where(valid, local, np.float32(0))
-    mean = convolve(local)
+
+    def sums(dtype: Any) -> Any:
+        room = convolution.room(dtype)
+        local = room[: window.shape[0], : window.shape[1]]
+        xp.subtract(window, height, out=local)
+        if not complete:
+            xp.copyto(local, dtype(0), where=~valid)
+        return convolution.of(room)[middle]
+
+    mean = sums(np.float32)
     if complete:
         mean *= np.float32(1 / area)
     else:
-        number = xp.rint(convolve(valid.astype(np.float32)))
-        if bool((valid[middle] & (number < LEAST_SHARE * area)).any()):
+        number = _number_valid(valid, disk, area, convolution, xp)
+        if float(number.min()) < LEAST_SHARE * area and bool((valid[middle] & (number < LEAST_SHARE * area)).any()):
             # Rounding goes with what a whole disk sums up to, and would be felt in the mean of few pixels.
-            mean = convolve(local.astype(np.float64))
+            mean = sums(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = xp.where(number > 0, mean / number, np.nan).astype(np.float32)
-    above = xp.subtract(local[middle], mean, out=mean)
-    return above if complete else xp.where(valid[middle], above, np.float32(np.nan))
+            mean /= xp.where(number > 0, number, np.float32(np.nan)) if disk.hollow else number
+    above = window[middle] - height
+    above -= mean
+    if not complete:
+        xp.copyto(above, np.float32(np.nan), where=~valid[middle])
+    return above
+
+
+def _number_valid(valid: Any, disk: Disk, area: int, convolution: "_Convolution", xp: Any) -> Any:
+    """Return how many valid pixels the disks hold, float32, for a window without its margins."""
+    down, across = disk.reach
+    missing = valid.size - int(xp.count_nonzero(valid))
+    if xp is not np or missing * disk.outer.size > NOTES_OF_PIXEL * valid.size:
+        room = convolution.room(np.float32)
+        room[: valid.shape[0], : valid.shape[1]] = valid
+        return xp.rint(convolution.of(room)[down : valid.shape[0] - down, across : valid.shape[1] - across])
+    from darts_preprocessing.disk_counts import count_valid  # loads numba
+
+    number = np.empty((valid.shape[0] - 2 * down, valid.shape[1] - 2 * across), np.float32)
+    count_valid(1, valid, disk.outer, disk.inner, area, number)
+    return number
 
 
 def _height_near(window: Any, valid: Any, xp: Any) -> Any:
@@ -161,47 +189,42 @@ def _height_near(window: Any, valid: Any, xp: Any) -> Any:
     return chosen.mean(dtype=np.float64).astype(np.float32)
 
 
-def _convolver(xp: Any, shape: tuple[int, int], pixels: np.ndarray) -> Callable[[Any], Any]:
-    """Return a function that sums a window over the disk around each of its pixels but those of the margin."""
-    reach = pixels.shape[0] // 2, pixels.shape[1] // 2
-    return _by_opencv(shape, pixels, reach) if xp is np else _by_namespace(xp, shape, pixels, reach)
+class _Convolution:
+    """Sums over a disk around each pixel of an array; wrong near the edges, as far as the disk reaches."""
 
+    def __init__(self, xp: Any, shape: tuple[int, int], pixels: np.ndarray) -> None:
+        self.shape = shape
+        self._xp = xp
+        self._disk = _wrapped(shape, pixels)
 
-def _by_opencv(shape: tuple[int, int], pixels: np.ndarray, reach: tuple[int, int]) -> Callable[[Any], Any]:
-    import cv2
+    def room(self, dtype: Any) -> Any:
+        """Return an array of zeros to put values into."""
+        return self._xp.zeros(self.shape, dtype)
 
-    @functools.cache
-    def spectrum(dtype: str) -> np.ndarray:
-        return np.asarray(cv2.dft(_wrapped(shape, pixels, reach).astype(dtype)))
+    def of(self, values: Any) -> Any:
+        """Return the sums; `values` may be overwritten."""
+        spectrum = self._spectrum(values.dtype.name)
+        if self._xp is not np:
+            return self._xp.fft.irfft2(self._xp.fft.rfft2(values) * spectrum, s=self.shape)
+        import cv2
 
-    def convolve(window: np.ndarray) -> np.ndarray:
-        height, width = window.shape
-        padded = np.zeros(shape, window.dtype)
-        padded[:height, :width] = window
         # Without `nonzeroRows`, which takes OpenCV off its fast path.
-        cv2.dft(padded, dst=padded)
-        cv2.mulSpectrums(padded, spectrum(window.dtype.name), 0, padded)
-        cv2.dft(padded, dst=padded, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
-        return padded[reach[0] : height - reach[0], reach[1] : width - reach[1]]
+        cv2.dft(values, dst=values)
+        cv2.mulSpectrums(values, spectrum, 0, values)
+        return cv2.dft(values, dst=values, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
 
-    return convolve
+    @functools.cache  # noqa: B019  # it lives as long as the call that made it
+    def _spectrum(self, dtype: str) -> Any:
+        if self._xp is not np:
+            return self._xp.fft.rfft2(self._xp.asarray(self._disk.astype(dtype)))
+        import cv2
 
-
-def _by_namespace(xp: Any, shape: tuple[int, int], pixels: np.ndarray, reach: tuple[int, int]) -> Callable[[Any], Any]:
-    @functools.cache
-    def spectrum(dtype: str) -> Any:
-        return xp.fft.rfft2(xp.asarray(_wrapped(shape, pixels, reach).astype(dtype)))
-
-    def convolve(window: Any) -> Any:
-        height, width = window.shape
-        total = xp.fft.irfft2(xp.fft.rfft2(window, s=shape) * spectrum(window.dtype.name), s=shape)
-        return total[reach[0] : height - reach[0], reach[1] : width - reach[1]]
-
-    return convolve
+        return cv2.dft(self._disk.astype(dtype))
 
 
-def _wrapped(shape: tuple[int, int], pixels: np.ndarray, reach: tuple[int, int]) -> np.ndarray:
+def _wrapped(shape: tuple[int, int], pixels: np.ndarray) -> np.ndarray:
     """Return the disk with its centre at the array's first pixel, wrapped around the edges."""
+    reach = pixels.shape[0] // 2, pixels.shape[1] // 2
     kernel = np.zeros(shape, np.float32)
     kernel[: pixels.shape[0], : pixels.shape[1]] = pixels
     return np.roll(kernel, (-reach[0], -reach[1]), axis=(0, 1))
