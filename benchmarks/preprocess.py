@@ -13,29 +13,20 @@ size.
 """
 
 import argparse
-import ctypes
 import gc
 import importlib
 import json
 import math
-import os
-import platform
-import subprocess
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import xarray as xr
+from measuring import GIB, in_own_process, machine, peak_memory, timed
 from odc.geo.geobox import GeoBox
 
 import darts_preprocessing as ours
@@ -50,7 +41,7 @@ TCVIS_PIXEL_DEG = 0.0002695
 WARM_UP_PX = 48
 WIDE_MULTIPLICATIONS = 1e9
 """How many the reference does for the wide radius before its time is scaled up; about a second."""
-GIB = 2**30
+PACKAGES = ("numpy", "numba", "xarray", "odc-geo", "xarray-spatial", "rasterio", "opencv-python-headless")
 
 LEAST_RATIO = 6.0
 LEAST_TPI_RATIO = 10.0
@@ -116,12 +107,14 @@ def main(arguments: list[str] | None = None) -> None:
         options.json.write_text(json.dumps(PARTS[options.part](options)))
         return
 
-    figures: dict[str, Any] = {"case": options.case, "size": options.size, "repeat": options.repeat} | machine()
+    figures: dict[str, Any] = {"case": options.case, "size": options.size, "repeat": options.repeat} | machine(
+        *PACKAGES
+    )
     parts = [part for part in PARTS if not (options.skip_reference and part == "reference")]
     given = sys.argv[1:] if arguments is None else arguments
     for part in parts:
         print(f"measuring {part} …", file=sys.stderr, flush=True)
-        figures[part] = PARTS[part](options) if options.one_process else in_own_process(part, given)
+        figures[part] = PARTS[part](options) if options.one_process else in_own_process(__file__, part, given)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
     goals = goals_of(figures)
@@ -129,16 +122,6 @@ def main(arguments: list[str] | None = None) -> None:
     missed = any(not met for *_, met in goals)
     if missed and options.size >= CASES[options.case].size:
         sys.exit(1)
-
-
-def in_own_process(part: str, arguments: list[str]) -> Any:
-    """Return what a part measures in a process of its own, under the arguments of this one."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "figures.json")
-        # The later --json counts.
-        command = [sys.executable, __file__, *arguments, "--part", part, "--json", str(file)]
-        subprocess.run(command, check=True)
-        return json.loads(file.read_text())
 
 
 # What is measured
@@ -311,13 +294,6 @@ def difference(mine: np.ndarray, other: np.ndarray, *, turns: bool, rows_at_once
 # How it is measured
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Return seconds, CPU seconds of all threads, and the result."""
-    cpu, start = time.process_time(), time.perf_counter()
-    result = call()
-    return time.perf_counter() - start, time.process_time() - cpu, result
-
-
 def copy_seconds(arrays: list[np.ndarray]) -> float:
     """Return the seconds that np.copyto takes for arrays, into memory that is there."""
     buffer = np.ones(max(values.nbytes for values in arrays), "uint8")
@@ -328,52 +304,8 @@ def copy_seconds(arrays: list[np.ndarray]) -> float:
     return seconds
 
 
-@contextmanager
-def peak_memory() -> Iterator[dict[str, int]]:
-    """Give resident memory before and, after the block, at its peak, in bytes."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed earlier serves, and does not count
-    memory = {"before": resident("VmRSS"), "peak": 0}
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
-    if resident("VmHWM") < memory["before"] + GIB // 64:
-        yield memory
-        memory["peak"] = resident("VmHWM")
-        return
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            memory["peak"] = max(memory["peak"], resident("VmRSS"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield memory
-    finally:
-        done.set()
-        watcher.join()
-
-
-def resident(field: str) -> int:
-    """Return VmRSS or VmHWM of this process in bytes."""
-    return int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0]) * 1024
-
-
 def arrays_of(data: xr.Dataset | xr.DataArray) -> list[np.ndarray]:
     return [data.data] if isinstance(data, xr.DataArray) else [band.data for band in data.data_vars.values()]
-
-
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    cpu = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0].strip(" \t:")
-    names = ("numpy", "numba", "xarray", "odc-geo", "xarray-spatial")
-    versions = {"Python": platform.python_version()} | {name: version(name) for name in names}
-    return {
-        "cpu": cpu or platform.machine(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
-        "versions": versions | {"GDAL": rasterio.__gdal_version__},
-    }  # fmt: skip
 
 
 # Inputs

@@ -91,7 +91,7 @@ def test_the_benchmark_of_features_runs_without_the_reference(
 
 
 def test_memory_of_all_features_is_measured_in_a_process_of_its_own(preprocess: ModuleType) -> None:
-    figures = preprocess.in_own_process("ours", ["--size", "64"])
+    figures = preprocess.in_own_process(preprocess.__file__, "ours", ["--size", "64"])
     assert figures["peak_gib"] >= figures["inputs_gib"] > 0
     assert figures["seconds"] > 0
 
