@@ -77,7 +77,8 @@ def test_what_a_tile_takes_counts_its_inputs_and_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "size"), [("8GB", 8e9), ("1.5 GiB", 1.5 * 2**30), (1000, 1000), ("2mb", 2e6), ("12345", 12345)]
+    ("asked", "size"),
+    [("8GB", 8e9), ("1.5 GiB", 1.5 * 2**30), (1000, 1000), ("2mb", 2e6), ("12345", 12345), ("8G", 8e9)],
 )
 def test_sizes_are_read(asked: str | int, size: float) -> None:
     assert memory_budget(asked) == int(size)
@@ -93,27 +94,36 @@ def test_shares_are_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         memory_budget("50%")
 
 
-@pytest.mark.parametrize("asked", ["much", "-1GB", "8 apples", "0", "0%", "", "GB"])
+@pytest.mark.parametrize("asked", ["much", "-1GB", "8 apples", "0", "0%", "200%", "", "GB"])
 def test_what_is_no_size_is_refused(asked: str) -> None:
     with pytest.raises(ConfigError, match="memory_budget must be"):
         memory_budget(asked)
 
 
 @pytest.mark.parametrize(
-    ("files", "left"),
+    ("groups", "files", "left"),
     [
-        ({"memory.max": "5000\n", "memory.current": "1200\n"}, 3800),
-        ({"memory.max": "max\n", "memory.current": "1200\n"}, None),
-        ({"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "5"}, None),
-        ({"memory/memory.limit_in_bytes": "700", "memory/memory.usage_in_bytes": "800"}, 0),
-        ({}, None),
+        ("0::/job\n", {"job/memory.max": "5000\n", "job/memory.current": "1200\n"}, 3800),
+        ("0::/job/step\n", {"job/memory.max": "5000\n", "job/memory.current": "1200\n"}, 3800),
+        ("0::/a\n", {"a/memory.max": "9000", "a/memory.current": "0", "memory.max": "700", "memory.current": "1"}, 699),
+        ("0::/job\n", {"job/memory.max": "max\n", "job/memory.current": "1200\n"}, None),
+        ("0::/elsewhere\n", {"memory.max": "5000", "memory.current": "4000", "memory.stat": "inactive_file 500"}, 1500),
+        ("4:memory:/job\n", {"memory/job/memory.limit_in_bytes": "700", "memory/job/memory.usage_in_bytes": "800"}, 0),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "5"},
+         None),
+        ("3:cpu:/job\n", {"job/memory.max": "5000", "job/memory.current": "1200"}, None),
+        (None, {}, None),
     ],
-)
-def test_the_limit_of_a_batch_job_counts(tmp_path: Path, files: dict[str, str], left: int | None) -> None:
+)  # fmt: skip
+def test_the_limit_of_a_batch_job_counts(
+    tmp_path: Path, groups: str | None, files: dict[str, str], left: int | None
+) -> None:
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert _of_group(tmp_path) == left
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text)
+    if groups is not None:
+        (tmp_path / "cgroup").write_text(groups)
+    assert _of_group(tmp_path / "fs", tmp_path / "cgroup") == left
 
 
 def test_this_machine_has_some_free_memory() -> None:

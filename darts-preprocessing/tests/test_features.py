@@ -1,10 +1,19 @@
+import gc
+
 import numpy as np
 import pytest
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from rasterio import Affine
 
-from darts_preprocessing import FEATURES, calculate_hillshade, calculate_ndvi, disk_means, preprocess_v2
+from darts_preprocessing import (
+    FEATURES,
+    calculate_hillshade,
+    calculate_ndvi,
+    calculate_topographic_position_index,
+    disk_means,
+    preprocess_v2,
+)
 from darts_utils.arrays import to_device, to_host
 from darts_utils.bands import BANDS
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
@@ -320,7 +329,11 @@ def test_rows_of_a_tile_have_the_numbers_of_the_whole(crs, tpi, convention, monk
     whole = preprocess_v2(optical, dem, trends, **options)
     for rows in [(0, 1), (150, 151), (0, 151), (7, 48), (48, 120), (70, 151)]:
         part = preprocess_v2(optical, dem, trends, **options, rows=rows)
-        xr.testing.assert_identical(part, whole.isel(y=slice(*rows)))
+        expected = whole.isel(y=slice(*rows))
+        assert part.odc.geobox == geobox[slice(*rows), :]
+        xr.testing.assert_identical(part.drop_vars("spatial_ref"), expected.drop_vars("spatial_ref"))
+        one = preprocess_v2(optical, dem, trends, **options, rows=rows, features=["slope"])
+        xr.testing.assert_equal(one.slope, part.slope)  # whatever else is asked for
     assert np.isfinite(whole.hillshade).mean() > 0.5
 
 
@@ -328,3 +341,41 @@ def test_rows_of_a_tile_have_the_numbers_of_the_whole(crs, tpi, convention, monk
 def test_rows_beyond_the_tile_are_refused(rows):
     with pytest.raises(ConfigError, match="rows must be"):
         preprocess_v2(optical_tile(utm_geobox()), None, None, rows=rows)
+
+
+def test_bands_in_another_order_of_dimensions_give_the_same():
+    geobox = utm_geobox((40, 40))
+    tile, dem = optical_tile(geobox), rough_dem(geobox.pad(20))
+    expected = preprocess_v2(tile, dem, None)
+    for turned in (tile.transpose("x", "y"), tile.assign(nir=tile.nir.transpose("x", "y"))):
+        found = preprocess_v2(turned, dem.transpose("x", "y"), None)
+        for name in FEATURES[:1] + DEM_BANDS:
+            np.testing.assert_array_equal(found[name].transpose("y", "x"), expected[name])
+
+
+def test_a_mask_of_floats_is_still_a_mask():
+    geobox = utm_geobox((40, 40), left=600_003)
+    dem = rough_dem(utm_geobox((90, 90), left=599_800, top=7_800_200), nodata_share=0.02)
+    expected = preprocess_v2(optical_tile(geobox), dem, None).arcticdem_data_mask
+    for mask in (dem.arcticdem_data_mask.astype("float32"), dem.arcticdem_data_mask.where(dem.arcticdem_data_mask > 0)):
+        found = preprocess_v2(optical_tile(geobox), dem.assign(arcticdem_data_mask=mask), None).arcticdem_data_mask
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_nothing_of_a_convolution_outlives_the_call():
+    gc.collect()
+    calculate_topographic_position_index(rough_dem(utm_geobox((40, 40))), 100)
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, disk_means._Convolution)]
+
+
+def test_a_forgotten_nodata_value_spoils_no_more_than_its_disk():
+    dem = rough_dem(utm_geobox((80, 80)))
+    expected = calculate_topographic_position_index(dem, 100).tpi.values
+    dem.dem[40, 40] = -3.4e38
+    found = calculate_topographic_position_index(dem, 100).tpi.values
+    assert np.isnan(found[40, 40])
+    rows, cols = np.indices(found.shape)
+    beyond = np.hypot(rows - 40, cols - 40) > 10.5
+    np.testing.assert_allclose(found[beyond], expected[beyond], atol=1e-3)
+    assert np.isnan(found).sum() == 1

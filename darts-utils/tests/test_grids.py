@@ -454,3 +454,22 @@ def test_a_shift_of_a_micrometre_is_another_grid():
     require_same_grid(first, first.copy(), NORTH)
     with pytest.raises(GridMismatchError, match=r"the model needs one grid.*input 3 on.*600000\.000001"):
         require_same_grid(first, NORTH, second, purpose="the model")
+
+
+@pytest.mark.parametrize("off_m", [0, 40_000, 150_000])
+def test_a_source_around_the_earth_covers_the_pole(off_m):
+    source_grid = GeoBox((40, 3600), Affine(0.1, 0, -180, 0, -0.1, 90), "EPSG:4326")
+    rows, cols = np.indices(source_grid.shape)
+    latitude, longitude = 90 - 0.1 * (rows + 0.5), np.radians(-180 + 0.1 * (cols + 0.5))
+    # A plane over the pole: smooth in longitude and latitude everywhere.
+    height = 100 + (90 - latitude) * (3 * np.cos(longitude) + 2 * np.sin(longitude))
+    source = xr.Dataset({"dem": on_grid(height.astype("float32"), source_grid),
+                         "mask": on_grid(np.ones(source_grid.shape, "uint8"), source_grid)})  # fmt: skip
+    target = GeoBox((110, 120), Affine(1000, 0, off_m - 60_000, 0, -1000, 55_000), "EPSG:3413")
+    found = align(source, target)
+    assert (found.mask == 1).all()
+    x, y = np.meshgrid(found.x, found.y)
+    to_degrees = pyproj.Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True)
+    at, up = to_degrees.transform(x, y)
+    expected = 100 + (90 - up) * (3 * np.cos(np.radians(at)) + 2 * np.sin(np.radians(at)))
+    assert np.abs(found.dem.values - expected).max() < 0.2

@@ -5,7 +5,6 @@ mean is taken of differences to a height near by, in single precision: errors st
 where heights differ by thousands of metres.
 """
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,8 @@ larger squares cost more a pixel."""
 
 NOTES_OF_PIXEL = 0.75
 """Up to so many missing pixels times rows of half a disk for each pixel of a window, they are counted one by one."""
+HIGHEST_M = 1e5
+"""Heights beyond that are none: a nodata value that was not decoded must not spoil its whole block."""
 LEAST_SHARE = 1 / 8
 """Where less of a disk is there, its block is computed in double precision."""
 
@@ -79,7 +80,8 @@ def above_disk_mean(
     """Fill `out` with elevation minus its mean over a disk around the pixel.
 
     Args:
-        dem: elevation (y, x), float32; what is not finite does not count, nor does what lies beyond the edge.
+        dem: elevation (y, x), float32; what is not finite, or more than 100 km, does not count, nor does what lies
+            beyond the edge.
         top, left: pixel of the DEM under the output's first.
         disk: what is averaged.
         out: float32; NaN where the pixel or all pixels around are missing.
@@ -134,7 +136,7 @@ def _window(dem: Any, top: int, left: int, height: int, width: int, xp: Any) -> 
 def _above_mean(window: Any, disk: Disk, area: int, convolution: "_Convolution", xp: Any) -> Any:
     """Return elevation minus its mean over the disk for a window without its margins."""
     middle = tuple(slice(edge, size - edge) for edge, size in zip(disk.reach, window.shape, strict=True))
-    valid = xp.isfinite(window)
+    valid = xp.abs(window) < HIGHEST_M
     complete = bool(valid.all())
     if not complete and not valid[middle].any():
         return xp.full_like(window[middle], np.nan)
@@ -196,6 +198,7 @@ class _Convolution:
         self.shape = shape
         self._xp = xp
         self._disk = _wrapped(shape, pixels)
+        self._spectra: dict[str, Any] = {}
 
     def room(self, dtype: Any) -> Any:
         """Return an array of zeros to put values into."""
@@ -203,7 +206,9 @@ class _Convolution:
 
     def of(self, values: Any) -> Any:
         """Return the sums; `values` may be overwritten."""
-        spectrum = self._spectrum(values.dtype.name)
+        if values.dtype.name not in self._spectra:
+            self._spectra[values.dtype.name] = self._spectrum(values.dtype.name)
+        spectrum = self._spectra[values.dtype.name]
         if self._xp is not np:
             return self._xp.fft.irfft2(self._xp.fft.rfft2(values) * spectrum, s=self.shape)
         import cv2
@@ -213,7 +218,6 @@ class _Convolution:
         cv2.mulSpectrums(values, spectrum, 0, values)
         return cv2.dft(values, dst=values, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
 
-    @functools.cache  # noqa: B019  # it lives as long as the call that made it
     def _spectrum(self, dtype: str) -> Any:
         if self._xp is not np:
             return self._xp.fft.rfft2(self._xp.asarray(self._disk.astype(dtype)))

@@ -2,11 +2,13 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from darts_preprocessing.disk_means import Disk, rows_needed
 from darts_preprocessing.indices import calculate_ndvi
@@ -69,16 +71,17 @@ def preprocess_v2(
             metres; no sun angles and no time to compute them from.
         MissingBandError: an input lacks a band.
         GridMismatchError: an input has no grid.
+        DeviceError: a GPU was asked for and is not there.
     """
     geobox = _geobox_of(ds_optical)
     part = _rows_of(rows, geobox)
     wanted = _wanted(ds_optical, ds_arcticdem, ds_tcvis, features)
     home = _home(ds_optical) if device is None else resolve_array_device(device)
     dims = ds_optical.odc.spatial_dims
-    tile = to_device(ds_optical.isel({dims[0]: slice(*part)}), home)
+    tile = to_device(_part(ds_optical, dims, geobox, part), home)
     built: dict[str, xr.DataArray] = {}
     if "ndvi" in wanted:
-        ndvi = calculate_ndvi(tile)
+        ndvi = calculate_ndvi(tile).transpose(*dims)
         built["ndvi"] = describe(ndvi, "ndvi", ndvi.attrs["data_source"])
     trends = [name for name in TREND_FEATURES if name in wanted]
     if trends and ds_tcvis is not None:
@@ -92,10 +95,23 @@ def preprocess_v2(
     return tile.assign({name: (dims, built[name].data, built[name].attrs) for name in FEATURES if name in built})
 
 
+def _part(tile: xr.Dataset, dims: tuple[Hashable, Hashable], geobox: GeoBox, rows: tuple[int, int]) -> xr.Dataset:
+    """Return some rows of a tile; what it says of its grid elsewhere than in coordinates must follow."""
+    if rows == (0, geobox.shape.y):
+        return tile
+    part = tile.isel({dims[0]: slice(*rows)})
+    names = [name for name, coord in part.coords.items() if "GeoTransform" in coord.attrs]
+    grids = xr_coords(geobox[slice(*rows), :])
+    return part.assign_coords(dict.fromkeys(names, grids["spatial_ref"].variable))
+
+
 def _rows_of(rows: tuple[int, int] | None, geobox: GeoBox) -> tuple[int, int]:
     if rows is None:
         return 0, geobox.shape.y
-    first, stop = rows
+    try:
+        first, stop = (operator.index(row) for row in rows)
+    except (TypeError, ValueError):
+        first = stop = 0
     if not 0 <= first < stop <= geobox.shape.y:
         raise ConfigError(f"rows must be (first, stop) within the tile's {geobox.shape.y} rows, got {rows!r}")
     return first, stop
@@ -117,8 +133,8 @@ def _wanted(
     if isinstance(features, str):
         features = [features]
     wanted = {name for name in features if name in FEATURES or name not in ds_optical}
-    if unknown := sorted(wanted - set(FEATURES)):
-        near = difflib.get_close_matches(unknown[0], FEATURES, 1)
+    if unknown := sorted(wanted - set(FEATURES), key=str):
+        near = difflib.get_close_matches(str(unknown[0]), FEATURES, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"features: {unknown[0]!r} is unknown; {hint}Known features: {', '.join(FEATURES)}")
     for parameter, (given, names) in inputs.items():
@@ -155,11 +171,13 @@ def _terrain(
     if names != ["arcticdem_data_mask"] and "dem" not in used:
         used.insert(0, "dem")
     require_bands(ds_arcticdem, *used, purpose="preprocessing the terrain")
-    disk = disk_of(geobox, *radii) if "relative_elevation" in names else None
+    disk = _disk_or_none(geobox, names, radii)
     padded, ground_rows = _with_margin(geobox, names, rows, disk)
     inputs = to_device(ds_arcticdem[used], home)
     if "dem" in used:
         inputs = inputs.assign(dem=inputs["dem"].astype("float32", copy=False))
+    if "arcticdem_data_mask" in used:  # of floats, NaN is 0, and there is nothing between 0 and 1
+        inputs = inputs.assign(arcticdem_data_mask=(inputs["arcticdem_data_mask"] > 0).astype("uint8"))
     ground = align(inputs, padded, rows=ground_rows)
     source = _source(ds_arcticdem[used[0]], "ArcticDEM")
 
@@ -170,7 +188,7 @@ def _terrain(
         arrays |= derivatives(
             elevation_of(ground), grid, geobox, slopes, sun=sun, convention=convention, rows=rows, whole=padded
         )
-    if disk is not None:
+    if disk is not None and "relative_elevation" in names:
         arrays["relative_elevation"] = relative_elevation(elevation_of(ground), grid, geobox, disk, rows=rows)
     part = geobox[slice(*rows), :]
     built = {name: on_grid(values, part) for name, values in arrays.items()}
@@ -182,19 +200,33 @@ def _terrain(
     return {name: describe(values, name, source) for name, values in built.items()}
 
 
+def _disk_or_none(geobox: GeoBox, names: list[str], radii: tuple[float | str, float | str]) -> Disk | None:
+    """Return the disk of the relative elevation, also where that is not asked for, if the grid can have one."""
+    try:
+        return disk_of(geobox, *radii)
+    except ConfigError:
+        if "relative_elevation" in names:
+            raise
+        return None
+
+
 def _with_margin(
     geobox: GeoBox, names: list[str], rows: tuple[int, int], disk: Disk | None
 ) -> tuple[GeoBox, tuple[int, int]]:
-    """Return the tile's grid with a margin that covers what its features reach for, and its rows that are needed."""
-    if not set(names) - {"dem", "arcticdem_data_mask"}:
-        return geobox, rows
-    pixel_size_m(geobox)
-    if not geobox.axis_aligned:
-        raise GridMismatchError(f"terrain needs a tile whose grid lies along the axes of its CRS, got {geobox!r}")
+    """Return the tile's grid with a margin that covers what its features reach for, and its rows that are needed.
+
+    The grid does not depend on which features are asked for, so that each has the same numbers with any others.
+    """
+    derived = set(names) - {"dem", "arcticdem_data_mask"}
+    if derived:
+        pixel_size_m(geobox)
+        if not geobox.axis_aligned:
+            raise GridMismatchError(f"terrain needs a tile whose grid lies along the axes of its CRS, got {geobox!r}")
     down, across = disk.reach if disk else (0, 0)
-    first, stop = rows_needed(disk, geobox.shape.y, *rows) if disk else rows
+    first, stop = rows_needed(disk, geobox.shape.y, *rows) if disk and "relative_elevation" in names else rows
+    stencil = STENCIL_PX if derived else 0
     margin = down + STENCIL_PX
-    needed = min(first, rows[0] - STENCIL_PX) + margin, max(stop, rows[1] + STENCIL_PX) + margin
+    needed = min(first, rows[0] - stencil) + margin, max(stop, rows[1] + stencil) + margin
     return geobox.pad(across + STENCIL_PX, margin), needed
 
 

@@ -214,7 +214,7 @@ class Radius:
         """Return a radius from a number of metres, "100m" or "10px"."""
         if isinstance(radius, str) and (match := _RADIUS.fullmatch(radius)):
             return cls(float(match[1]), "px" if match[2] == "px" else "m")
-        if not isinstance(radius, str) and math.isfinite(radius) and radius >= 0:
+        if isinstance(radius, int | float | np.number) and math.isfinite(radius) and radius >= 0:
             return cls(float(radius), "m")
         raise ConfigError(f"{what} must be metres (100 or '100m') or pixels ('10px'), 0 or more; got {radius!r}")
 
@@ -260,6 +260,10 @@ def dem_grid(ds: xr.Dataset, purpose: str) -> GeoBox:
     """
     require_bands(ds, "dem", purpose=purpose)
     grid = ds.odc.geobox
+    if ds["dem"].ndim != 2:
+        raise GridMismatchError(
+            f"{purpose} needs `dem` with two dimensions, it has {ds['dem'].dims}; choose one of each"
+        )
     if not isinstance(grid, GeoBox) or not grid.axis_aligned:
         raise GridMismatchError(
             f"{purpose} needs `dem` on a grid along the axes of its CRS, with coordinates and CRS; got {grid!r}"
@@ -297,9 +301,12 @@ def _north(target: GeoBox, convention: TerrainConvention, names: Collection[str]
 
 
 def _sun_of_convention(grid: GeoBox, sun: tuple[float, float], convention: TerrainConvention) -> tuple[float, float]:
-    azimuth, elevation = (float(angle) for angle in sun)
+    try:
+        azimuth, elevation = (float(angle) for angle in sun)
+    except (TypeError, ValueError):
+        azimuth = elevation = math.nan
     if not (math.isfinite(azimuth) and abs(elevation) <= 90):
-        raise ConfigError(f"sun azimuth and elevation must be degrees, elevation -90 … 90; got {azimuth}, {elevation}")
+        raise ConfigError(f"sun azimuth and elevation must be degrees, elevation -90 … 90; got {sun[0]!r}, {sun[1]!r}")
     if convention == "true-north":
         return azimuth, elevation
     # Older DARTS rounded both angles, and turned the sun by the polar angle of the mean coordinates.

@@ -27,6 +27,8 @@ POSITION_TOLERANCE_PX = 2e-4
 visibly depend on where the nodes lie, which differs between a tile, its margin and its parts."""
 CONVERGENCE_TOLERANCE = 1e-5
 """Largest error of the interpolated direction of north, as a share of its unit vector (0.0006 degrees)."""
+AROUND_PX = 64
+"""Columns beyond those needed of a source around the Earth; the cubic kernel reaches far where it is widened."""
 WHOLE_PIXEL_TOLERANCE = 1e-3
 """Grids are aligned when they meet within this share of a pixel; rounding of far origins stays below."""
 
@@ -218,11 +220,14 @@ class _Sampler:
         # Of the whole grid, so that a part of it has the same numbers.
         self.field = sample_coarsely(_source_positions(grid, geobox), geobox.shape.yx, tolerance=POSITION_TOLERANCE_PX)
         self.period = _pixels_around_the_earth(grid)
-        self.first_col = 0
+        self.first_col, self.columns = 0, np.arange(0)
         if self.period:
-            # The columns go round the Earth: lay them out from the first one needed.
+            # The columns go round the Earth: lay them out from the first one needed to the last, some of them twice
+            # where a pole lies in the target.
             u = self.field.nodes[0]
-            self.first_col = math.floor(u[np.isfinite(u)].min(initial=self.period)) - self.period // 4
+            u = u[np.isfinite(u)]
+            self.first_col = math.floor(u.min(initial=0)) - AROUND_PX
+            self.columns = np.arange(self.first_col, math.ceil(u.max(initial=0)) + AROUND_PX) % self.period
 
     def sample(self, sources: Sequence[Any], resampling: Resampling) -> list[Any]:
         """Return bands (rows, columns) of the source, of one dtype, on the target grid."""
@@ -233,7 +238,8 @@ class _Sampler:
         xp = array_namespace(*sources)
         u, v = self.field.nodes
         if self.period:
-            sources = [xp.roll(source, -self.first_col, axis=1) for source in sources]
+            columns = xp.asarray(self.columns)
+            sources = [xp.take(source, columns, axis=1) for source in sources]
             u = u - self.first_col
         dtype = sources[0].dtype
         sources = [_native(source, xp) for source in sources]

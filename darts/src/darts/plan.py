@@ -138,7 +138,7 @@ class Plan:
             layers = run("Segmenting", self.ensemble.segment_rows, rows, **patches)
             features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=exported)
             segmented = features.assign(layers)
-            del rows, layers
+            del rows, layers, inputs, optical, dem, tcvis
         else:
             features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=self.features)
             del inputs, optical, dem, tcvis
@@ -177,7 +177,9 @@ class Plan:
         if o.memory_budget is None or o.debug_data:  # which writes all features
             return False
         assert inputs[0] is not None
-        needed = bytes_as_a_whole(inputs, (inputs[0].sizes["y"], inputs[0].sizes["x"]), self.features)
+        needed = bytes_as_a_whole(
+            inputs, (inputs[0].sizes["y"], inputs[0].sizes["x"]), self.features, len(self.subsets)
+        )
         if needed <= o.memory_budget:
             return False
         logger.info(

@@ -32,7 +32,7 @@ class FeatureRows:
 
     def rows(self, names: Sequence[str], first: int, stop: int) -> dict[str, Any]:
         """Return planes (rows, columns) of bands and features."""
-        made = [name for name in names if name in FEATURES and name not in self.optical]
+        made = [name for name in names if name in FEATURES]
         bands = self.optical[[name for name in names if name not in made]]
         part = preprocess_v2(
             self.optical, self.dem, self.tcvis, **self.options, features=made, rows=(first, stop)
@@ -40,8 +40,12 @@ class FeatureRows:
         return {name: part[name].transpose("y", "x").data for name in names}
 
 
-def bytes_as_a_whole(inputs: Sequence[xr.Dataset | None], shape: tuple[int, int], features: Sequence[str]) -> int:
-    """Return about how many bytes a tile takes when its features are there as a whole."""
+def bytes_as_a_whole(
+    inputs: Sequence[xr.Dataset | None], shape: tuple[int, int], features: Sequence[str], layers: int = 0
+) -> int:
+    """Return about how many bytes a tile takes when its features are there as a whole, with more layers of models."""
     pixels = shape[0] * shape[1]
     loaded = sum(data.nbytes for data in inputs if data is not None)
-    return loaded + pixels * (sum(np.dtype(BANDS[name].memory).itemsize for name in features) + WORKING_BYTES_PX)
+    return loaded + pixels * (
+        sum(np.dtype(BANDS[name].memory).itemsize for name in features) + WORKING_BYTES_PX + 4 * layers
+    )
