@@ -160,7 +160,7 @@ def test_every_darts_command_in_the_docs_has_only_options_that_exist() -> None:
 def test_every_option_named_in_the_docs_exists() -> None:
     commands = (
         ("run", "sentinel2"), ("run", "planet"), ("prepare-data", "sentinel2"), ("prepare-data", "planet"),
-        ("import-scene",), ("demo",),
+        ("import-scene",), ("demo",), ("model", "info"), ("model", "convert"),
     )  # fmt: skip
     known = GLOBAL_OPTIONS.union(*(_options_of(*command) for command in commands))
     of_other_tools = {

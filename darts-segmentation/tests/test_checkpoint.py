@@ -14,7 +14,7 @@ import torch
 
 from darts_segmentation import SMPSegmenter, build_model, load_checkpoint, save_checkpoint
 from darts_utils.bands import BANDS
-from darts_utils.errors import CheckpointError, MissingDataError
+from darts_utils.errors import CheckpointError, ConfigError, MissingDataError
 
 BANDS_OF_MODEL = ["red", "slope"]
 MODEL = {
@@ -138,6 +138,52 @@ def test_norm_factors_are_dropped_with_one_warning(
     assert "norm_factors" not in checkpoint.card
 
 
+def test_the_one_form_has_nothing_to_change(raw: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(written(raw, tmp_path))
+    assert (checkpoint.layout, checkpoint.changes) == ("darts", ())
+
+
+def test_an_older_file_tells_what_the_one_form_says_otherwise(raw: dict[str, Any], tmp_path: Path) -> None:
+    config = raw["config"]
+    config["bands"] = config.pop("input_combination")
+    del config["patch_size"]
+    config |= {"norm_factors": {"red": 1}, "name": "RTS v5", "trained": torch.zeros(1)}
+    config["model"]["encoder_weights"] = "imagenet"
+    checkpoint = load_checkpoint(written({"config": config, "state_dict": raw["statedict"], "epoch": 7}, tmp_path))
+    assert checkpoint.layout == "older darts"
+    for expected in ("'state_dict'", "'bands'", "1024", "'norm_factors'", "'imagenet'", "'name'", "'trained', 'epoch'"):
+        assert sum(expected in change for change in checkpoint.changes) == 1, expected
+    assert len(checkpoint.changes) == 7
+
+
+def test_a_lightning_file_tells_what_the_one_form_leaves_out(raw: dict[str, Any], tmp_path: Path) -> None:
+    weights = {f"model.{name}": value for name, value in raw["statedict"].items()} | {"loss.weight": torch.ones(1)}
+    lightning = {"hyper_parameters": {"config": raw["config"], "lr": 1e-3}, "state_dict": weights, "epoch": 3}
+    checkpoint = load_checkpoint(written(lightning, tmp_path))
+    assert checkpoint.layout == "Lightning"
+    told = "; ".join(checkpoint.changes)
+    for expected in ("hyper_parameters", f"{len(raw['statedict'])} weights", "'loss.weight'", "'lr', 'epoch'"):
+        assert expected in told
+
+
+def test_what_was_saved_from_an_older_file_is_in_the_one_form(raw: dict[str, Any], tmp_path: Path) -> None:
+    model = raw["config"]["model"] | {"encoder_weights": "imagenet"}
+    saved = save_checkpoint(tmp_path / "a.pt", model=model, bands=BANDS_OF_MODEL, state_dict=raw["statedict"])
+    assert (saved.layout, saved.changes) == ("darts", ())
+    assert load_checkpoint(tmp_path / "a.pt").changes == ()
+
+
+def test_bands_can_be_given_to_a_file_that_names_none_and_to_no_other(raw: dict[str, Any], tmp_path: Path) -> None:
+    named = written(raw, tmp_path)
+    assert load_checkpoint(named, bands=["red", "slope"]).bands == ("red", "slope")
+    with pytest.raises(ConfigError, match=r"red, slope.*not those given \(slope, red\)"):
+        load_checkpoint(named, bands=["slope", "red"])
+    del raw["config"]["input_combination"]
+    assert load_checkpoint(written(raw, tmp_path), bands=["slope", "red"]).bands == ("slope", "red")
+    with pytest.raises(CheckpointError, match="unknown bands blau"):
+        load_checkpoint(named, bands=["blau", "red"])
+
+
 def test_loading_asks_no_network_for_encoder_weights(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +289,8 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
         (lambda raw: raw["config"]["model"].update(colour=3), "cannot be built.*colour"),
         (lambda raw: raw["config"]["model"].update(encoder_name="tu-hf_hub:some/one"), "lies elsewhere"),
         (lambda raw: raw["config"]["model"].update(encoder_name="tu-local-dir:x"), "lies elsewhere"),
+        (lambda raw: raw["config"]["model"].update(checkpoint_path="other.pth"), "checkpoint_path.*from elsewhere"),
+        (lambda raw: raw["config"]["model"].update(pretrained_cfg={"url": "x"}), "pretrained_cfg.*from elsewhere"),
         (lambda raw: raw["config"]["model"].update(classes=3), "3 classes"),
         (lambda raw: raw["config"]["model"].update(activation="sigmoid"), "activation"),
         (lambda raw: raw["config"]["model"].update(aux_params={"classes": 1}), "aux_params"),

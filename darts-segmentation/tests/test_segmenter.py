@@ -254,6 +254,7 @@ def test_a_segmenter_pickles_by_path(tiny: SMPSegmenter, make_tile: MakeTile) ->
 def test_a_segmenter_tells_what_it_is(tiny: SMPSegmenter) -> None:
     assert tiny.name == "tiny"
     assert tiny.device == "cpu"
+    assert (tiny.precision, tiny.runtime) == ("fp32", "torch")
     assert tiny.required_bands == ("red", "nir", "slope")
     assert tiny.terrain_convention == "true-north"
     assert len(tiny.checkpoint.checksum) == 64
@@ -312,6 +313,31 @@ def test_pan_which_pools_more_gets_inputs_it_can_take() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", None])
+def test_a_gpu_takes_batches_ahead_and_answers_in_order(precision: str | None) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    network = Network(torch.nn.Conv2d(3, 1, 3, padding=1), "cuda", precision)
+    assert network.precision == (precision or "bf16")
+    predictor = network.predictor([(-1.0, 2.0)] * 3)
+    batches = np.random.default_rng(0).uniform(-2, 3, (6, 4, 96, 64, 3)).astype(np.float32)
+    buffers = [predictor.empty(batches[0].shape) for _ in range(predictor.buffers)]
+    assert all(torch.from_numpy(buffer).is_pinned() for buffer in buffers)
+    waiting: list[Any] = []
+    answers = []
+    for number, batch in enumerate(batches):
+        if len(waiting) == len(buffers):
+            answers.append(waiting.pop(0)().copy())
+        buffers[number % 2][:] = batch
+        waiting.append(predictor.start(buffers[number % 2]))
+    answers += [wait().copy() for wait in waiting]
+    alone = network.predictor()
+    for batch, answer in zip(batches, answers, strict=True):
+        wanted = alone(np.clip((batch + 1) / 3, 0, 1).astype(np.float32))
+        np.testing.assert_allclose(answer, wanted, atol=1e-5 if precision else 2e-2)
+
+
+@pytest.mark.gpu
 def test_a_gpu_gives_the_probabilities_of_the_cpu_where_the_tile_lives(
     write_tiny: WriteTiny, make_tile: MakeTile, tmp_path: Path
 ) -> None:
@@ -321,7 +347,7 @@ def test_a_gpu_gives_the_probabilities_of_the_cpu_where_the_tile_lives(
     tile = make_tile(150, 130)
     options: dict[str, Any] = {"patch_size": 64, "overlap": 16, "batch_size": 4}
     wanted = SMPSegmenter(path, "cpu").segment_tile(tile, **options).probabilities.data
-    on_gpu = SMPSegmenter(path, "cuda")
+    on_gpu = SMPSegmenter(path, "cuda", precision="fp32")
     assert isinstance(on_gpu.segment_tile(tile, **options).probabilities.data, np.ndarray)
     np.testing.assert_allclose(on_gpu.segment_tile(tile, **options).probabilities.data, wanted, atol=1e-4)
     cupy = pytest.importorskip("cupy")

@@ -2,8 +2,10 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,12 +14,16 @@ import xarray as xr
 
 from darts_ensemble.spread import RunningSpread
 from darts_segmentation import PatchOptions, SMPSegmenter
-from darts_segmentation.inference import DatasetRows, Tally, TileRows, predict_tiles
-from darts_utils.arrays import Device, array_namespace
+from darts_segmentation.inference import DatasetRows, Tally, TileRows, mean_of_turns, predict_tiles
+from darts_segmentation.turns import turns_for
+from darts_utils.arrays import Device, array_namespace, on_device_of
 from darts_utils.bands import describe
 from darts_utils.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger("darts.ensemble")
+
+LEAST_WEIGHT = 1e-30
+"""Of the largest weight; less could not be told from 0 in float32, and a model alone at a pixel would have no say."""
 
 
 @runtime_checkable
@@ -42,19 +48,31 @@ class EnsembleV1:
     Args:
         model_dict: the models by name; a checkpoint file each, or a ready segmenter.
         device: where the models of files compute; None takes the best there is.
+        weights: for each model a positive finite number, how much it counts in the mean and in the spread; None: all
+            count the same. Only their ratios matter.
+        precision, runtime: of the models of files, as `SMPSegmenter` takes them.
 
     Raises:
-        ConfigError: there is no model, or a name or a value that cannot be one.
+        ConfigError: there is no model, a name or a value that cannot be one, or weights that cannot be.
         CheckpointError: a file is refused, or the models disagree about the terrain convention.
     """
 
-    def __init__(self, model_dict: Mapping[str, Path | str | Segmenter], device: Device = None) -> None:
+    def __init__(
+        self,
+        model_dict: Mapping[str, Path | str | Segmenter],
+        device: Device = None,
+        *,
+        weights: Mapping[str, float] | None = None,
+        precision: str | None = None,
+        runtime: str = "torch",
+    ) -> None:
         if not model_dict:
             raise ConfigError("an ensemble needs at least one model; give the path of a checkpoint")
         for name in model_dict:
             if not isinstance(name, str) or not name or set(name) & set("/\\"):
                 raise ConfigError(f"model name {name!r} cannot name layers and files; use a short text without slashes")
-        self._models = {name: _segmenter(name, model, device) for name, model in model_dict.items()}
+        self._weights = _weights(weights, list(model_dict))
+        self._models = {name: _segmenter(name, model, device, precision, runtime) for name, model in model_dict.items()}
         self.terrain_convention: str = _common_convention(self._models)
         """How the terrain features must be oriented, "true-north" or "legacy"."""
 
@@ -62,6 +80,11 @@ class EnsembleV1:
     def model_names(self) -> tuple[str, ...]:
         """The models' names in order."""
         return tuple(self._models)
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """How much each model counts, None where all count the same."""
+        return None if self._weights is None else dict(self._weights)
 
     @property
     def required_bands(self) -> tuple[str, ...]:
@@ -86,22 +109,37 @@ class EnsembleV1:
         batch_size: int = 8,
         reflection: int = 0,
         keep_inputs: bool = False,
+        *,
+        augment: bool = False,
     ) -> xr.Dataset:
         """Return the tile with `probabilities` added: the mean over the models valid at a pixel, NaN where none is.
 
         Two models or more also give `probability_std`, the standard deviation over the models valid at the pixel (0
-        where only one is). With `keep_inputs` each model's own layer is kept as `probabilities-<model>`.
+        where only one is). With `keep_inputs` each model's own layer is kept as `probabilities-<model>`. Both mean and
+        standard deviation are weighted where the models have weights.
+
+        With `augment` each network sees each patch in eight ways, as it is, mirrored, and both turned by 90, 180 and
+        270 degrees, for eight times the time. What it says is turned back: a model's probability is the mean over the
+        eight, and the standard deviation is that over all models and turns, so one model has a spread as well. The
+        values of `aspect` are turned with the image. The light is not: `hillshade` and the shadows in the optical bands
+        look as if the sun stood elsewhere, also where it never stands. A network that goes by where shadows fall, or by
+        where objects look on the compass without being told the aspect, loses by it; check on labelled tiles.
+        A model that is no network of a checkpoint is turned if it takes `augment`; else it answers once and counts in
+        the spread as if all turns agreed.
 
         Args:
             tile: dims ("y", "x"), with all `required_bands`.
             patch_size, overlap, batch_size, reflection: as `SMPSegmenter.segment_tile` takes them.
             keep_inputs: also return each model's probabilities.
+            augment: average over flips and quarter turns. Rows at work are held once for each network and turn.
 
         Raises:
             MissingBandError: the tile lacks bands.
-            ConfigError: an option cannot work.
+            ConfigError: an option cannot work; `augment` with a model that reads `aspect` of the legacy convention.
         """
-        return self.segment_tile_batched([tile], patch_size, overlap, batch_size, reflection, keep_inputs)[0]
+        return self.segment_tile_batched(
+            [tile], patch_size, overlap, batch_size, reflection, keep_inputs, augment=augment
+        )[0]
 
     def segment_tile_batched(
         self,
@@ -111,6 +149,8 @@ class EnsembleV1:
         batch_size: int = 8,
         reflection: int = 0,
         keep_inputs: bool = False,
+        *,
+        augment: bool = False,
     ) -> list[xr.Dataset]:
         """Return what `segment_tile` returns for each of the tiles, which need not share a grid.
 
@@ -120,7 +160,7 @@ class EnsembleV1:
         tiles = list(tiles)
         needed = [band for model in self._networks.values() for band in model.required_bands]
         rows = [DatasetRows(tile, list(dict.fromkeys(needed)), purpose="the ensemble") for tile in tiles]
-        layers = self._layers(rows, tiles, options, keep_inputs)
+        layers = self._layers(rows, tiles, options, keep_inputs, augment)
         return [tile.assign(added) for tile, added in zip(tiles, layers, strict=True)]
 
     def segment_rows(
@@ -131,6 +171,8 @@ class EnsembleV1:
         batch_size: int = 8,
         reflection: int = 0,
         keep_inputs: bool = False,
+        *,
+        augment: bool = False,
     ) -> dict[str, xr.DataArray]:
         """Return the layers that `segment_tile` would add to a tile, whose bands are asked for some rows at a time.
 
@@ -141,7 +183,7 @@ class EnsembleV1:
         if len(self._networks) < len(self._models):
             planes = tile.rows(self.required_bands, 0, tile.shape[0])
             whole = xr.Dataset({name: (("y", "x"), plane) for name, plane in planes.items()})
-        return self._layers([tile], [whole], options, keep_inputs)[0]
+        return self._layers([tile], [whole], options, keep_inputs, augment)[0]
 
     @property
     def _networks(self) -> dict[str, SMPSegmenter]:
@@ -149,25 +191,40 @@ class EnsembleV1:
         return {name: model for name, model in self._models.items() if isinstance(model, SMPSegmenter)}
 
     def _layers(
-        self, rows: Sequence[TileRows], tiles: Sequence[xr.Dataset | None], options: PatchOptions, keep_inputs: bool
+        self,
+        rows: Sequence[TileRows],
+        tiles: Sequence[xr.Dataset | None],
+        options: PatchOptions,
+        keep_inputs: bool,
+        augment: bool,
     ) -> list[dict[str, xr.DataArray]]:
         """Return the layers of each tile; `tiles` are asked for by models that are no networks."""
         networks = self._networks
+        bands = [band for model in networks.values() for band in model.required_bands]
+        turns = turns_for(augment, bands, self.terrain_convention)
         tallies = {name: Tally() for name in networks}
         others = [
-            {name: _answer(model, tile, options) for name, model in self._models.items() if name not in networks}
+            {
+                name: _answer(model, tile, options, augment)
+                for name, model in self._models.items()
+                if name not in networks
+            }
             for tile in tiles
         ]
-        results = [_Layers(self.model_names, tile.shape, keep_inputs) for tile in rows]
+        results = [_Layers(self.model_names, self._weights, tile.shape, keep_inputs, augment) for tile in rows]
         readers = [model.reader() for model in networks.values()]
-        for finished in predict_tiles(rows, readers, options, list(tallies.values())) if networks else ():
+        found = predict_tiles(rows, readers, options, list(tallies.values()), turns=turns) if networks else ()
+        for finished in found:
             part = slice(finished.first, finished.first + len(finished.layers[0]))
-            answers = dict(zip(networks, finished.layers, strict=True))
-            answers |= {name: plane[part] for name, plane in others[finished.tile].items()}
+            answers = {
+                name: finished.layers[number * len(turns) : (number + 1) * len(turns)]
+                for number, name in enumerate(networks)
+            }
+            answers |= {name: [plane[part]] for name, plane in others[finished.tile].items()}
             results[finished.tile].add(part, answers)
         if not networks:
-            for result, answers in zip(results, others, strict=True):
-                result.add(slice(None), answers)
+            for result, planes in zip(results, others, strict=True):
+                result.add(slice(None), {name: [plane] for name, plane in planes.items()})
         for name, tally in tallies.items():
             logger.info(
                 "%s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
@@ -179,26 +236,49 @@ class EnsembleV1:
 class _Layers:
     """The planes that an ensemble adds to a tile, filled some rows at a time."""
 
-    def __init__(self, models: Sequence[str], shape: tuple[int, int], keep_inputs: bool) -> None:
-        self.models, self.shape = models, shape
+    def __init__(
+        self,
+        models: Sequence[str],
+        weights: Mapping[str, float] | None,
+        shape: tuple[int, int],
+        keep_inputs: bool,
+        augment: bool,
+    ) -> None:
+        self.models, self.weights, self.shape, self.augment = models, weights, shape, augment
         self.kept = tuple(models) if keep_inputs else ()
         self.planes: dict[str, Any] = {}
 
-    def add(self, rows: slice, answers: Mapping[str, Any]) -> None:
+    def add(self, rows: slice, answers: Mapping[str, Sequence[Any]]) -> None:
+        """Take in rows of what the models say, each in one turn or in all."""
         spread = RunningSpread()
+        largest = max(self.weights.values()) if self.weights else 1
         for name in self.models:
-            spread.add(answers[name])
-        layers = {"probabilities": spread.mean}
-        if len(self.models) > 1:
-            layers["probability_std"] = spread.std()
-        for name, layer in {**layers, **{f"probabilities-{name}": answers[name] for name in self.kept}}.items():
-            if name not in self.planes:
-                self.planes[name] = array_namespace(layer).empty(self.shape, np.float32)
-            self.planes[name][rows] = layer
+            # A share of 1/8 is exact, so it changes no bit of the result.
+            weight = max(self.weights[name] / largest, LEAST_WEIGHT) if self.weights else 1.0
+            for answer in answers[name]:
+                spread.add(answer, weight / len(answers[name]))
+        with on_device_of(spread.mean):
+            self._plane("probabilities", spread.mean)[rows] = spread.mean
+            if len(self.models) > 1 or self.augment:
+                std = spread.std()
+                self._plane("probability_std", std)[rows] = std
+            for name in self.kept:
+                mean_of_turns(answers[name], out=self._plane(f"probabilities-{name}", spread.mean)[rows])
+
+    def _plane(self, name: str, like: Any) -> Any:
+        if name not in self.planes:
+            self.planes[name] = array_namespace(like).empty(self.shape, np.float32)
+        return self.planes[name]
 
     def described(self) -> dict[str, xr.DataArray]:
         models = ", ".join(self.models)
-        sources = {"probabilities": f"mean of models {models}", "probability_std": f"models {models}"}
+        mean = "mean"
+        if self.weights is not None:
+            models = ", ".join(f"{name} ({self.weights[name]:g})" for name in self.models)
+            mean = "weighted mean"
+        if self.augment:
+            models += ", over flips and quarter turns"
+        sources = {"probabilities": f"{mean} of models {models}", "probability_std": f"models {models}"}
         return {
             name: describe(
                 xr.DataArray(plane, dims=("y", "x")),
@@ -209,14 +289,41 @@ class _Layers:
         }
 
 
-def _answer(model: Segmenter, tile: xr.Dataset | None, options: PatchOptions) -> Any:
-    layer = model.segment_tile(tile, **_understood(asdict(options), model))["probabilities"]
+def _weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float] | None:
+    """Return the weights in the order of the models' names."""
+    if weights is None:
+        return None
+    if not isinstance(weights, Mapping):
+        raise ConfigError(f"weights must give each model's name a number, got {weights!r}")
+    if set(weights) != set(names):
+        raise ConfigError(
+            f"weights must name the models, each of them: {', '.join(names)}; got {', '.join(map(str, weights))}"
+        )
+    for name, weight in weights.items():
+        number = isinstance(weight, Real) and not isinstance(weight, bool)
+        if not (number and weight > 0 and _is_finite(weight)):
+            raise ConfigError(f"the weight of model {name!r} must be a positive finite number, got {weight!r}")
+    return {name: float(weights[name]) for name in names}
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return 0 < float(number) < math.inf
+    except OverflowError:  # a whole number may be too large
+        return False
+
+
+def _answer(model: Segmenter, tile: xr.Dataset | None, options: PatchOptions, augment: bool) -> Any:
+    asked: dict[str, Any] = asdict(options) | ({"augment": True} if augment else {})
+    layer = model.segment_tile(tile, **_understood(asked, model))["probabilities"]
     return layer.transpose("y", "x").data
 
 
-def _segmenter(name: str, model: Path | str | Segmenter, device: Device) -> Segmenter:
+def _segmenter(
+    name: str, model: Path | str | Segmenter, device: Device, precision: str | None, runtime: str
+) -> Segmenter:
     if isinstance(model, Path | str):
-        return SMPSegmenter(model, device)
+        return SMPSegmenter(model, device, precision=precision, runtime=runtime)
     if isinstance(model, Segmenter):
         return model
     raise ConfigError(
@@ -240,7 +347,7 @@ def _ordered(bands: Iterable[str]) -> Iterable[str]:
     return sorted(bands) if isinstance(bands, set | frozenset) else bands
 
 
-def _understood(options: dict[str, int], model: Segmenter) -> dict[str, int]:
+def _understood(options: dict[str, Any], model: Segmenter) -> dict[str, Any]:
     """Return the options that a model takes: a stand-in that knows no patches has no use for them."""
     parameters = inspect.signature(model.segment_tile).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -1,18 +1,27 @@
 """Checkpoints: files that hold a network's weights and what it takes to run it, and never code."""
 
 import hashlib
+import os
 import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from darts_segmentation.layouts import DEFAULT_PATCH_SIZE, TERRAIN_CONVENTIONS, Content, plain_content, read_content
+from darts_segmentation.hub import read_hub_folder
+from darts_segmentation.layouts import (
+    DEFAULT_PATCH_SIZE,
+    HUB_FOLDER,
+    TERRAIN_CONVENTIONS,
+    Content,
+    plain_content,
+    read_content,
+)
 from darts_utils.bands import band
 from darts_utils.errors import CheckpointError, MissingDataError
 from darts_utils.store import replacing
@@ -26,8 +35,9 @@ class Checkpoint:
     """A trained model as its file tells it."""
 
     path: Path
+    """The file, or the folder of a model of the Hugging Face Hub."""
     checksum: str
-    """SHA-256 of the file, hexadecimal."""
+    """SHA-256 of the file, or of the list of the folder's files; hexadecimal."""
     model: Mapping[str, Any]
     """Arguments of smp.create_model; `encoder_weights` is None, whatever the file said."""
     bands: tuple[str, ...]
@@ -41,11 +51,15 @@ class Checkpoint:
     card: Mapping[str, Any]
     """What else the file says in plain values: training data, scores, licence."""
     state_dict: Mapping[str, torch.Tensor] = field(repr=False)
+    layout: str = "darts"
+    """What it was read from: "darts", "older darts", "Lightning" or "Hub folder"."""
+    changes: tuple[str, ...] = ()
+    """What the one form of darts says otherwise than the file, a sentence each."""
 
     @property
     def name(self) -> str:
-        """The file's name without its suffix."""
-        return self.path.stem
+        """The file's name without its suffix, or the folder's name."""
+        return _name(self.path, is_folder=self.layout == HUB_FOLDER)
 
     @property
     def architecture(self) -> str:
@@ -57,24 +71,37 @@ class Checkpoint:
         return self.normalization.get(name) or band(name).valid
 
 
-def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Return the checkpoint in a file, of the current or an older layout; code in the file is never run.
+def load_checkpoint(path: Path | str, *, bands: Sequence[str] | None = None) -> Checkpoint:
+    """Return the checkpoint in a file, of the current or an older layout, or in a folder of the Hugging Face Hub.
+
+    Code in the file is never run, and nothing is fetched.
+
+    Args:
+        path: the file, or the folder with config.json and model.safetensors.
+        bands: the input bands in the order of the network's channels, for a model that does not name them.
 
     Raises:
-        MissingDataError: the file is not there.
+        MissingDataError: the file is not there, or the folder lacks one.
         CheckpointError: the file is refused: it holds code, is damaged, lacks keys, or its weights do not fit.
+        ConfigError: `bands` are given, and the model names others.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, bands=bands)
     build_model(checkpoint)
     return checkpoint
 
 
-def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Return the checkpoint in a file without building the network, so weights that do not fit it stay unnoticed."""
+def read_checkpoint(path: Path | str, *, bands: Sequence[str] | None = None) -> Checkpoint:
+    """Return what `load_checkpoint` returns without building the network, so misfit weights stay unnoticed."""
     path = Path(path)
-    raw, checksum = _read(path)
-    content = read_content(raw, path)
+    layout = HUB_FOLDER if path.is_dir() else None
+    raw, checksum = read_hub_folder(path) if layout else _read(path)
+    content = read_content(raw, path, bands=bands, layout=layout)
     return Checkpoint(path=path, checksum=checksum, **vars(content))
+
+
+def model_name(path: Path) -> str:
+    """Return the name of the model in a file or folder, which is also that of its layers."""
+    return _name(path, is_folder=path.is_dir())
 
 
 def save_checkpoint(
@@ -113,6 +140,7 @@ def save_checkpoint(
         "terrain_convention": terrain_convention,
     }
     content = read_content({"config": config, "card": card, "statedict": state_dict}, path)
+    content = replace(content, layout="darts", changes=())
     _build(content, path)
     with replacing(path) as temporary:
         # Given a path, torch would write the temporary name into the archive, and no two files would be the same.
@@ -131,9 +159,18 @@ def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
     return _build(checkpoint, checkpoint.path)
 
 
+def _name(path: Path, *, is_folder: bool) -> str:
+    # "." and "…/.." have no name of their own, and a folder called "rts-v1.2" has no suffix.
+    return os.path.basename(os.path.abspath(path)) if is_folder else path.stem  # noqa: PTH100, PTH119
+
+
 def _read(path: Path) -> tuple[Any, str]:
     if not path.is_file():
         raise MissingDataError(f"checkpoint {path} is not there, or is no file")
+    if path.suffix in (".safetensors", ".json"):
+        raise CheckpointError(
+            f"{path} is one file of a model's folder, and cannot be run alone; name the folder: {path.parent}"
+        )
     try:
         checksum = _checksum(path)
         with warnings.catch_warnings():

@@ -1,10 +1,10 @@
 """Networks over tiles, from the top down: patches are cut, predicted and blended, and finished rows handed on.
 
-Besides the bands and the result, what is held are a batch of patches and, for each network, the rows of the tile that
-patches at work lie on. Networks share the cut and normalised patches.
+Besides the bands and the result, what is held are a batch of patches, a copy of it for a network that sees it turned
+or sees some of its bands, and, for each network and turn, the rows of the tile that patches at work lie on. Networks
+share the cut and normalised patches.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from darts_segmentation.patches import PatchOptions, Span, as_index, plan_spans
-from darts_utils.arrays import array_namespace
+from darts_segmentation.turns import AS_IS, DIRECTIONS, Turn
+from darts_utils.arrays import array_namespace, on_device_of
 from darts_utils.bands import normalize, require_bands
 from darts_utils.errors import ConfigError
 
@@ -22,7 +23,8 @@ ROWS_IN_CACHE = 32
 """Rows of a patch that are normalised and interleaved at once."""
 
 Predict = Callable[[Any], Any]
-"""Turns patches (batch, y, x, band), float32 in 0 … 1, into probabilities (batch, y, x), in the same namespace."""
+"""Turns patches (batch, y, x, band), contiguous, float32 in 0 … 1, into probabilities (batch, y, x), float32, in the
+same namespace; it neither changes nor keeps the patches."""
 
 
 class TileRows(Protocol):
@@ -89,7 +91,8 @@ class Finished:
     """The tile's place in the sequence of tiles."""
     first: int
     layers: list[Any]
-    """For each reader probabilities (rows, columns), float32, NaN where invalid; valid until the next are asked for."""
+    """Probabilities (rows, columns), float32, NaN where invalid: the turns of the first reader, then those of the next.
+    Valid until the next are asked for."""
 
 
 @dataclass
@@ -106,46 +109,86 @@ class Tally:
 
 
 def predict_tiles(
-    tiles: Sequence[TileRows], readers: Sequence[Reader], options: PatchOptions, tallies: Sequence[Tally] | None = None
+    tiles: Sequence[TileRows],
+    readers: Sequence[Reader],
+    options: PatchOptions,
+    tallies: Sequence[Tally] | None = None,
+    *,
+    turns: Sequence[Turn] = (AS_IS,),
 ) -> Iterator[Finished]:
-    """Yield the tiles' probabilities in order, tile by tile and row by row.
+    """Yield the tiles' probabilities in order, tile by tile and row by row: a layer for each reader and turn.
 
-    A patch in which no pixel is valid for a reader is not predicted by it. Batches are filled across rows of patches
-    and across tiles. `tallies`, one a reader, are counted up.
+    Without readers nothing is yielded. A patch in which no pixel is valid for a reader is not predicted by it. Batches
+    are filled across rows of patches and across tiles. Each patch is shown to each reader in all `turns`, and what it
+    says is turned back. `tallies`, one a reader, are counted up by patch, whatever the turns.
+
+    Raises:
+        DeviceError: bands live on different devices.
     """
+    if not readers:
+        return
     tallies = tallies or [Tally() for _ in readers]
-    canvases = [_Canvas(index, tile, readers, options, tallies) for index, tile in enumerate(tiles)]
+    canvases = [_Canvas(index, tile, readers, turns, options, tallies) for index, tile in enumerate(tiles)]
     work = [_RowOfPatches(canvas, number) for canvas in canvases for number in range(canvas.patch_rows)]
     benches: dict[Any, _Bench] = {}
     for together in _groups(work, options.batch_size):
+        geometry = together[0].canvas.geometry
+        if list(benches) != geometry:
+            patches = sum(len(row.canvas.cuts[0].columns) for row in work if row.canvas.geometry == geometry)
+            # The buffers of another geometry are let go of before the new ones are there.
+            benches.clear()
+            for key, cut in zip(geometry, together[0].canvas.cuts, strict=True):
+                benches[key] = _Bench(readers, turns, cut, min(options.batch_size, patches))
+        last = {row.canvas: row.number for row in together}
         for row in together:
-            planes = row.canvas.open(row.number)
-            for cut in row.canvas.cuts:
-                key = (cut.readers, cut.sides)
-                if key not in benches:
-                    ahead = sum(len(other.canvas.cuts[0].columns) for other in work)
-                    benches[key] = _Bench(readers, cut, min(options.batch_size, ahead))
+            planes = row.canvas.open(row.number, last[row.canvas])
+            for key, cut in zip(geometry, row.canvas.cuts, strict=True):
                 benches[key].take(row, cut, planes)
             del planes
         for bench in benches.values():
             bench.clear()
-        for canvas, last in {row.canvas: row.number for row in together}.items():
-            yield canvas.finish(last)
+        for canvas, number in last.items():
+            finished = canvas.finish(number)
+            if len(finished.layers[0]):  # several rows of patches in the padding begin at the tile's first row
+                yield finished
 
 
 def predict_planes(
-    tiles: Sequence[TileRows], readers: Sequence[Reader], options: PatchOptions, tallies: Sequence[Tally] | None = None
+    tiles: Sequence[TileRows],
+    readers: Sequence[Reader],
+    options: PatchOptions,
+    tallies: Sequence[Tally] | None = None,
+    *,
+    turns: Sequence[Turn] = (AS_IS,),
 ) -> list[list[Any]]:
-    """Return for each tile the readers' planes (y, x) of probabilities, float32, NaN where invalid."""
+    """Return for each tile the readers' planes (y, x): the mean over the turns, float32, NaN where invalid."""
     planes: list[list[Any]] = [[] for _ in tiles]
-    for finished in predict_tiles(tiles, readers, options, tallies):
+    for finished in predict_tiles(tiles, readers, options, tallies, turns=turns):
+        xp = array_namespace(*finished.layers)
         of_tile = planes[finished.tile]
-        if not of_tile:
-            shape = tiles[finished.tile].shape
-            of_tile.extend(array_namespace(layer).empty(shape, np.float32) for layer in finished.layers)
-        for plane, layer in zip(of_tile, finished.layers, strict=True):
-            plane[finished.first : finished.first + len(layer)] = layer
+        with on_device_of(finished.layers[0]):
+            if not of_tile:
+                shape = tiles[finished.tile].shape
+                of_tile.extend(xp.empty(shape, np.float32) for _ in readers)
+            for number, plane in enumerate(of_tile):
+                rows = plane[finished.first : finished.first + len(finished.layers[0])]
+                mean_of_turns(finished.layers[number * len(turns) :][: len(turns)], out=rows)
     return planes
+
+
+def mean_of_turns(layers: Sequence[Any], out: Any) -> None:
+    """Write the mean of what a reader says of an image in its turns, exact where the turns agree."""
+    out[...] = layers[0]
+    for count, layer in enumerate(layers[1:], start=2):
+        out += (layer - out) / np.float32(count)
+
+
+_Channel = tuple[str, tuple[float, float] | None, Turn]
+"""Band, limits of its normalisation, and the turn that changes its values: none but for directions."""
+
+
+def _channels(reader: Reader, turn: Turn) -> list[_Channel]:
+    return [(name, reader.limits.get(name), turn if name in DIRECTIONS else AS_IS) for name in reader.bands]
 
 
 @dataclass(frozen=True)
@@ -153,8 +196,8 @@ class _Cut:
     """Readers that see the same pixels of a patch, and the patches."""
 
     readers: tuple[int, ...]
-    channels: tuple[tuple[str, tuple[float, float] | None], ...]
-    """Band and limits of what is cut for any of the readers."""
+    channels: tuple[_Channel, ...]
+    """What is cut for any of the readers."""
     rows: list[Span]
     columns: list[Span]
 
@@ -167,21 +210,37 @@ class _Canvas:
     """The rows of a tile that are at work."""
 
     def __init__(
-        self, index: int, tile: TileRows, readers: Sequence[Reader], options: PatchOptions, tallies: Sequence[Tally]
+        self,
+        index: int,
+        tile: TileRows,
+        readers: Sequence[Reader],
+        turns: Sequence[Turn],
+        options: PatchOptions,
+        tallies: Sequence[Tally],
     ) -> None:
-        self.index, self.tile, self.readers, self.tallies = index, tile, readers, tallies
-        self.cuts = _cuts(tile.shape, readers, options)
+        self.index, self.tile, self.readers, self.turns, self.tallies = index, tile, readers, turns, tallies
+        self.cuts = _cuts(tile.shape, readers, turns, options)
         self.names = tuple(dict.fromkeys(name for reader in readers for name in (*reader.bands, *reader.asked)))
-        self.first = self.known = 0  # the first row that is held, and the first that was not seen yet
-        self.layers: list[Any] = []
         self.valid: list[Any] = []
+        self.layers: Any = None
+        """(reader and turn, rows, columns) from row `top` of the tile on."""
+        self.top = self.first = self.known = 0
+        """Rows of the tile: the first in `layers`, the first not handed on yet, the first not seen yet."""
+
+    @property
+    def geometry(self) -> list[tuple[tuple[int, ...], tuple[int, int]]]:
+        """Which readers see inputs of which sides."""
+        return [(cut.readers, cut.sides) for cut in self.cuts]
 
     @property
     def patch_rows(self) -> int:
         return len(self.cuts[0].rows)
 
-    def open(self, number: int) -> "_Planes":
-        """Return the bands under a row of patches, and get ready for what its patches will say."""
+    def open(self, number: int, last: int) -> "_Planes":
+        """Return the bands under a row of patches, and get ready for what its patches will say.
+
+        Rows of patches down to `last` are worked on before any rows are finished.
+        """
         spans = [cut.rows[number] for cut in self.cuts]
         ranges = [(int(index.min()), int(index.max()) + 1) for index in (as_index(span.source) for span in spans)]
         target = spans[0].target
@@ -189,35 +248,48 @@ class _Canvas:
         stop = max(target.stop, *(end for _, end in ranges))
         planes = _Planes(first, self.tile.rows(self.names, first, stop))
         rows = planes.part(target.start, target.stop)
-        found = {asked: _valid(rows, asked) for asked in dict.fromkeys(reader.asked for reader in self.readers)}
-        self.valid = [found[reader.asked] for reader in self.readers]
-        self._extend(target)
+        array_namespace(*rows.values())  # refuses bands of two devices
+        with on_device_of(next(iter(rows.values()))):
+            found = {asked: _valid(rows, asked) for asked in dict.fromkeys(reader.asked for reader in self.readers)}
+            self.valid = [found[reader.asked] for reader in self.readers]
+            self._extend(target, self.cuts[0].rows[last].target.stop)
         return planes
 
-    def _extend(self, target: slice) -> None:
+    def _extend(self, target: slice, stop: int) -> None:
         """Add rows down to the target's end: 0 where a pixel is valid, else NaN, which stays NaN whatever is added."""
-        xp = array_namespace(self.valid[0])
-        started = []
-        for valid in self.valid:
-            fresh = xp.where(valid[self.known - target.start :], np.float32(0), np.float32(np.nan))
-            started.append(fresh)
-        self.layers = [
-            xp.concatenate([layer, fresh]) for layer, fresh in zip(self.layers, started, strict=True)
-        ] if self.layers else started  # fmt: skip
+        xp = array_namespace(*self.valid)
+        if self.layers is None or stop - self.top > self.layers.shape[1]:
+            self._make_room(stop - self.first, xp)
+        fresh = slice(self.known - self.top, target.stop - self.top)
+        for number, valid in enumerate(self.valid):
+            start = xp.where(valid[self.known - target.start :], np.float32(0), np.float32(np.nan))
+            self.layers[number * len(self.turns) : (number + 1) * len(self.turns), fresh] = start
         self.known = target.stop
 
-    def blend(self, reader: int, rows: Span, columns: Span, probabilities: Any) -> None:
-        target = slice(rows.target.start - self.first, rows.target.stop - self.first)
-        blend(probabilities, rows, columns, self.layers[reader][target, columns.target])
+    def _make_room(self, height: int, xp: Any) -> None:
+        """Begin the layers with the first row that was not handed on yet, and let them have room for `height` rows."""
+        before, held = self.layers, slice(self.first - self.top, self.known - self.top)
+        if before is None or height > before.shape[1]:
+            count = len(self.readers) * len(self.turns)
+            self.layers = xp.empty((count, height, self.tile.shape[1]), np.float32)
+        for number in range(len(self.layers) if before is not None else 0):
+            # Both may be the same memory.
+            self.layers[number, : held.stop - held.start] = before[number, held].copy()
+        self.top = self.first
+
+    def blend(self, layer: int, rows: Span, columns: Span, probabilities: Any) -> None:
+        target = slice(rows.target.start - self.top, rows.target.stop - self.top)
+        blend(probabilities, rows, columns, self.layers[layer, target, columns.target])
 
     def finish(self, last: int) -> Finished:
         """Return the rows that no patch after the row of patches `last` lies on, and hold them no longer."""
         rows = self.cuts[0].rows
         until = rows[last + 1].target.start if last + 1 < len(rows) else self.tile.shape[0]
-        done = until - self.first
-        finished = Finished(self.index, self.first, [layer[:done] for layer in self.layers])
-        self.layers = [layer[done:] for layer in self.layers] if until < self.tile.shape[0] else []
+        done = slice(self.first - self.top, until - self.top)
+        finished = Finished(self.index, self.first, [layer[done] for layer in self.layers])
         self.first = until
+        if until == self.tile.shape[0]:
+            self.layers, self.valid = None, []
         return finished
 
 
@@ -241,8 +313,8 @@ class _Planes:
 class _Bench:
     """A batch being filled, for readers that see the same pixels."""
 
-    def __init__(self, readers: Sequence[Reader], cut: _Cut, most: int) -> None:
-        self.readers = readers
+    def __init__(self, readers: Sequence[Reader], turns: Sequence[Turn], cut: _Cut, most: int) -> None:
+        self.readers, self.turns = readers, turns
         self.channels = cut.channels
         for number in cut.readers:
             most = min(most, readers[number].most(*cut.sides) or most)
@@ -250,15 +322,15 @@ class _Bench:
         self.sides = cut.sides
         self.buffer: Any = None
         self.waiting: list[tuple[_Canvas, Span, Span, tuple[int, ...]]] = []
-        self.selections = {number: _selection(readers[number], cut.channels) for number in cut.readers}
+        self.selections = {
+            (number, place): [cut.channels.index(channel) for channel in _channels(readers[number], turn)]
+            for number in cut.readers
+            for place, turn in enumerate(turns)
+        }
 
     def take(self, row: _RowOfPatches, cut: _Cut, planes: _Planes) -> None:
         """Cut the patches of a row that hold valid pixels; whenever the batch is full, predict."""
         canvas, rows = row.canvas, cut.rows[row.number]
-        xp = array_namespace(*planes.bands.values())
-        if self.buffer is None:
-            # Bands come last, as the network computes fastest (torch: channels_last).
-            self.buffer = xp.empty((self.size, *self.sides, len(self.channels)), np.float32)
         for columns in cut.columns:
             used = tuple(n for n in cut.readers if bool(canvas.valid[n][:, columns.target].any()))
             for number in cut.readers:
@@ -266,36 +338,57 @@ class _Bench:
                 canvas.tallies[number].predicted += number in used
             if not used:
                 continue
-            _cut(planes, rows, columns, self.channels, self.buffer[len(self.waiting)], xp)
+            any_band = next(iter(planes.bands.values()))
+            with on_device_of(any_band):
+                if self.buffer is None:
+                    # Bands come last, as the network computes fastest (torch: channels_last).
+                    shape = (self.size, *self.sides, len(self.channels))
+                    self.buffer = array_namespace(any_band).empty(shape, np.float32)
+                xp = array_namespace(self.buffer, *planes.bands.values())
+                _cut(planes, rows, columns, self.channels, self.buffer[len(self.waiting)], xp)
             self.waiting.append((canvas, rows, columns, used))
             if len(self.waiting) == self.size:
                 self.clear()
 
     def clear(self) -> None:
         """Predict what waits and blend it."""
-        for number, channels in self.selections.items():
-            slots = [slot for slot, (*_, used) in enumerate(self.waiting) if number in used]
-            if not slots:
-                continue
-            patches = self.buffer[: len(slots)] if len(slots) == len(self.waiting) else self.buffer[slots]
-            answers = self.readers[number].predict(patches if channels is None else patches[..., channels])
-            for slot, probabilities in zip(slots, answers, strict=True):
-                canvas, rows, columns, _ = self.waiting[slot]
-                canvas.blend(number, rows, columns, probabilities)
+        if not self.waiting:
+            return
+        with on_device_of(self.buffer):
+            for (number, place), channels in self.selections.items():
+                slots = [slot for slot, (*_, used) in enumerate(self.waiting) if number in used]
+                if not slots:
+                    continue
+                turn = self.turns[place]
+                answers = turn.undone(self.readers[number].predict(_seen(self.buffer, slots, channels, turn)))
+                for slot, probabilities in zip(slots, answers, strict=True):
+                    canvas, rows, columns, _ = self.waiting[slot]
+                    canvas.blend(number * len(self.turns) + place, rows, columns, probabilities)
         self.waiting = []
 
 
-def _cuts(shape: tuple[int, int], readers: Sequence[Reader], options: PatchOptions) -> list[_Cut]:
-    """Return the readers grouped by what their inputs' sides must be."""
-    kinds = dict.fromkeys((reader.stride, reader.least) for reader in readers)
+def _cuts(
+    shape: tuple[int, int], readers: Sequence[Reader], turns: Sequence[Turn], options: PatchOptions
+) -> list[_Cut]:
+    """Return the readers grouped by the sides of their inputs, which is all that strides change."""
+    planned = {
+        (reader.stride, reader.least): tuple(
+            plan_spans(size, options, stride=reader.stride, least=reader.least) for size in shape
+        )
+        for reader in readers
+    }
+    alike: dict[tuple[int, int], list[int]] = {}
+    for number, reader in enumerate(readers):
+        rows, columns = planned[reader.stride, reader.least]
+        alike.setdefault((rows[0].size, columns[0].size), []).append(number)
     cuts = []
-    for stride, least in kinds:
-        members = tuple(n for n, reader in enumerate(readers) if (reader.stride, reader.least) == (stride, least))
+    for members in alike.values():
+        # All bands as they are come first: without turns a network that sees them all sees the batch itself.
         channels = dict.fromkeys(
-            (name, readers[n].limits.get(name)) for n in members for name in readers[n].bands
-        )  # fmt: skip
-        rows, columns = (plan_spans(size, options, stride=stride, least=least) for size in shape)
-        cuts.append(_Cut(members, tuple(channels), rows, columns))
+            channel for turn in turns for number in members for channel in _channels(readers[number], turn)
+        )
+        rows, columns = planned[readers[members[0]].stride, readers[members[0]].least]
+        cuts.append(_Cut(tuple(members), tuple(channels), rows, columns))
     return cuts
 
 
@@ -306,31 +399,51 @@ def _groups(work: Sequence[_RowOfPatches], batch_size: int) -> Iterator[list[_Ro
         assert row is not None
         together.append(row)
         patches = sum(len(one.canvas.cuts[0].columns) for one in together)
-        sides = [cut.sides for cut in row.canvas.cuts]
-        alike = following is not None and sides == [cut.sides for cut in following.canvas.cuts]
+        alike = following is not None and row.canvas.geometry == following.canvas.geometry
         if patches >= batch_size or not alike:
             yield together
             together = []
 
 
-def _selection(reader: Reader, channels: Sequence[tuple[str, Any]]) -> list[int] | None:
-    """Return which channels a reader sees, None if all of them as they are."""
-    places = [channels.index((name, reader.limits.get(name))) for name in reader.bands]
-    return None if places == list(range(len(channels))) else places
+def _seen(buffer: Any, slots: Sequence[int], channels: Sequence[int], turn: Turn) -> Any:
+    """Return some patches of a batch as a network sees them: contiguous, turned, its own channels.
+
+    That is the batch itself where it is the same; else one copy of it.
+    """
+    if turn == AS_IS and list(channels) == list(range(buffer.shape[3])) and list(slots) == list(range(len(slots))):
+        return buffer[: len(slots)]
+    xp = array_namespace(buffer)
+    turned = turn.of(buffer)
+    height, width = turned.shape[1:3]
+    seen = xp.empty((len(slots), height, width, len(channels)), np.float32)
+    step = ROWS_IN_CACHE if xp is np else height
+    for patch, slot in zip(seen, slots, strict=True):
+        for start in range(0, height, step):
+            part = slice(start, start + step)
+            for place, run in _runs(channels):
+                patch[part, :, place] = turned[slot, part, :, run]
+    return seen
+
+
+def _runs(channels: Sequence[int]) -> list[tuple[slice, slice]]:
+    """Return where runs of neighbouring channels go, and where they come from: a run is copied at once."""
+    starts = [i for i, channel in enumerate(channels) if i == 0 or channel != channels[i - 1] + 1]
+    ends = [*starts[1:], len(channels)]
+    return [(slice(i, j), slice(channels[i], channels[i] + j - i)) for i, j in zip(starts, ends, strict=True)]
 
 
 def _valid(planes: Mapping[str, Any], asked: Sequence[str]) -> Any:
     """Return where (y, x) all planes asked for are finite; planes of whole numbers always are."""
-    any_plane = next(iter(planes.values()))
-    valid = array_namespace(any_plane).ones(any_plane.shape, bool)
+    xp = array_namespace(*planes.values())
+    valid = xp.ones(next(iter(planes.values())).shape, bool)
     for name in asked:
         if np.issubdtype(planes[name].dtype, np.inexact):
-            valid &= array_namespace(any_plane).isfinite(planes[name])
+            valid &= xp.isfinite(planes[name])
     return valid
 
 
 def _cut(
-    planes: _Planes, rows: Span, columns: Span, channels: Sequence[tuple[str, Any]], slot: Any, xp: Any
+    planes: _Planes, rows: Span, columns: Span, channels: Sequence[_Channel], slot: Any, xp: Any
 ) -> None:  # fmt: skip
     """Fill `slot` (y, x, channel) with what a network sees of a patch."""
     window: tuple[Any, Any]
@@ -341,11 +454,11 @@ def _cut(
         window = xp.asarray(index[0])[:, None], xp.asarray(index[1])[None, :]
     # On a CPU a few rows of all bands stay in its cache while they are interleaved.
     step = ROWS_IN_CACHE if xp is np else rows.size
-    seen = [(name, limits, planes.bands[name][window]) for name, limits in channels]
+    windows = {name: planes.bands[name][window] for name in dict.fromkeys(name for name, *_ in channels)}
     for start in range(0, rows.size, step):
         part = slice(start, start + step)
-        for channel, (name, limits, values) in enumerate(seen):
-            slot[part, :, channel] = normalize(values[part], name, limits)
+        for place, (name, limits, turn) in enumerate(channels):
+            slot[part, :, place] = normalize(turn.of_directions(windows[name][part]), name, limits)
 
 
 def blend(probabilities: Any, rows: Span, columns: Span, mean: Any) -> None:
@@ -361,10 +474,3 @@ def blend(probabilities: Any, rows: Span, columns: Span, mean: Any) -> None:
     share = xp.asarray(columns.share.astype(np.float32))
     weight = share / (earlier + xp.asarray((columns.before + columns.share).astype(np.float32)))
     mean += (probabilities[rows.inside, columns.inside] - mean) * weight
-
-
-def rows_at_work(options: PatchOptions, width: int) -> int:
-    """Return about how many rows of a tile of so many columns are held at once."""
-    columns = math.ceil(max(width - options.overlap, 1) / (options.patch_size - options.overlap))
-    rows_of_patches = math.ceil(options.batch_size / columns)
-    return options.patch_size + (rows_of_patches - 1) * (options.patch_size - options.overlap)

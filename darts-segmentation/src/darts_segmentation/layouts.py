@@ -14,7 +14,7 @@ The one form is a dict of plain values and tensors:
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from darts_utils.bands import BANDS
-from darts_utils.errors import CheckpointError
+from darts_utils.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger("darts.segmentation")
 
@@ -34,10 +34,19 @@ DEFAULT_PATCH_SIZE = 1024
 
 LIGHTNING_PREFIX = "model."
 
+HUB_FOLDER = "Hub folder"
+"""Layout of a Hugging Face Hub folder on disk; those of files are "darts", "older darts" and "Lightning"."""
+
+NAMES_SHOWN = 8
+"""How many keys a message names."""
+
 _CONFIG_KEYS = {
     "model_framework", "model", "input_combination", "bands", "patch_size", "normalization", "terrain_convention",
     "norm_factors",
 }  # fmt: skip
+
+_FOREIGN_WEIGHTS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Arguments by which an encoder of timm would read other files."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,26 +60,40 @@ class Content:
     terrain_convention: str
     state_dict: dict[str, torch.Tensor]
     card: dict[str, Any]
+    layout: str
+    changes: tuple[str, ...]
+    """What the one form says otherwise than the file, a sentence each."""
 
 
-def read_content(raw: Any, path: Path) -> Content:
+def read_content(raw: Any, path: Path, *, bands: Sequence[str] | None = None, layout: str | None = None) -> Content:
     """Return what the unpickled file `raw` says, whichever layout it has.
 
+    Args:
+        raw: what the file holds.
+        path: only serves the messages.
+        bands: the input bands, for a file that names none.
+        layout: where `raw` comes from, if that is not a file of its own.
+
     Raises:
-        CheckpointError: a key is missing or has a value that cannot work; `path` only serves the message.
+        CheckpointError: a key is missing or has a value that cannot work.
+        ConfigError: `bands` are given, and the file names others.
     """
     if not isinstance(raw, Mapping):
         raise CheckpointError(f"{path} is no model checkpoint: it holds a {type(raw).__name__}, not a dict of config")
     config = _config(raw, path)
-    bands = _bands(config, path)
+    inputs = _bands(config, path, bands, layout)
+    model, weights = _model(config, inputs, path), _weights(raw, path)
+    changes = _changes(raw, config)
     return Content(
-        model=_model(config, bands, path),
-        bands=bands,
+        model=model,
+        bands=inputs,
         patch_size=_patch_size(config, path),
-        normalization=_normalization(config, bands, path),
+        normalization=_normalization(config, inputs, path),
         terrain_convention=_terrain_convention(config, path),
-        state_dict=_weights(raw, path),
+        state_dict=weights,
         card=_card(raw, config, path),
+        layout=layout or ("Lightning" if _is_lightning(raw) else "older darts" if changes else "darts"),
+        changes=changes,
     )
 
 
@@ -90,9 +113,7 @@ def plain_content(content: Content) -> dict[str, Any]:
 
 
 def _config(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    config = raw.get("config")
-    if config is None and isinstance(raw.get("hyper_parameters"), Mapping):  # Lightning
-        config = raw["hyper_parameters"].get("config")
+    config = raw["hyper_parameters"].get("config") if _is_lightning(raw) else raw.get("config")
     if not isinstance(config, Mapping):
         raise CheckpointError(
             f"{path} has no 'config' (nor 'hyper_parameters' with one); it holds {_names(raw)}. "
@@ -105,17 +126,41 @@ def _config(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _bands(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    bands = config.get("input_combination", config.get("bands"))
+def _is_lightning(raw: Mapping[str, Any]) -> bool:
+    return raw.get("config") is None and isinstance(raw.get("hyper_parameters"), Mapping)
+
+
+def _bands(config: Mapping[str, Any], path: Path, given: Sequence[str] | None, layout: str | None) -> tuple[str, ...]:
+    named = config.get("input_combination", config.get("bands"))
+    bands = given if named is None else named
     if bands is None:
-        raise CheckpointError(f"{path} names no input bands: its config lacks 'input_combination' (or 'bands')")
+        raise CheckpointError(_how_to_name_bands(config, path, layout))
     if not isinstance(bands, list | tuple) or not bands or not all(isinstance(name, str) for name in bands):
         raise CheckpointError(f"{path}: the input bands must be a list of names, got {bands!r}")
     if unknown := [name for name in bands if name not in BANDS]:
         raise CheckpointError(f"{path} needs unknown bands {', '.join(unknown)}; known bands: {', '.join(BANDS)}")
     if len(set(bands)) < len(bands):
         raise CheckpointError(f"{path} names an input band twice: {', '.join(bands)}")
+    if given is not None and list(given) != list(bands):
+        raise ConfigError(
+            f"{path} names its bands itself ({', '.join(bands)}), which are not those given ({', '.join(given)}); "
+            "give none"
+        )
     return tuple(bands)
+
+
+def _how_to_name_bands(config: Mapping[str, Any], path: Path, layout: str | None) -> str:
+    convert = "`darts model convert` with --bands red,nir,…"
+    if layout != HUB_FOLDER:
+        return (
+            f"{path} names no input bands: its config lacks 'input_combination' (or 'bands'). Give them to {convert}."
+        )
+    model = config.get("model")
+    channels = model.get("in_channels", "some") if isinstance(model, Mapping) else "some"
+    return (
+        f"{path} names no input bands, and the network takes {channels}. Write them, in the order of its channels, "
+        f'into {path / "darts.json"}: {{"input_combination": ["red", "nir", …]}}; or give them to {convert}.'
+    )
 
 
 def _model(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dict[str, Any]:
@@ -127,6 +172,10 @@ def _model(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dic
     if any(sign in str(model.get("encoder_name", "")) for sign in ":/\\"):
         raise CheckpointError(
             f"{path}: encoder {model['encoder_name']!r} lies elsewhere; only built-in encoders can be run"
+        )
+    if foreign := [name for name in _FOREIGN_WEIGHTS if model.get(name)]:
+        raise CheckpointError(
+            f"{path}: model option {foreign[0]!r} takes weights from elsewhere; a model's file holds all of them"
         )
     if model.setdefault("in_channels", len(bands)) != len(bands):
         raise CheckpointError(
@@ -224,5 +273,40 @@ def is_plain(value: Any) -> bool:
     return value is None or type(value) in (str, int, float, bool)
 
 
-def _names(raw: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, list(raw)[:8])) or "nothing"
+def _changes(raw: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the one form says otherwise; `raw` and `config` have been found to be in order."""
+    found = []
+    if _is_lightning(raw):
+        found.append("the config was taken out of 'hyper_parameters'")
+    weights = "statedict" if "statedict" in raw else "state_dict"
+    found += ["'state_dict' is called 'statedict'"] if weights == "state_dict" else []
+    others = [name for name in raw[weights] if not str(name).startswith(LIGHTNING_PREFIX)]
+    if n_prefixed := len(raw[weights]) - len(others):
+        found.append(f"the prefix {LIGHTNING_PREFIX!r} was removed from the names of {n_prefixed} weights")
+        found += [f"what is no weight of the network was dropped: {_names(others)}"] if others else []
+    found += (
+        ["'bands' is called 'input_combination'"] if "input_combination" not in config and "bands" in config else []
+    )
+    if "patch_size" not in config:
+        found.append(f"'patch_size' was not told, {DEFAULT_PATCH_SIZE} is assumed")
+    if "norm_factors" in config:
+        found.append("'norm_factors' were dropped, bands are normalised by their ranges")
+    if (encoder_weights := config["model"].get("encoder_weights")) is not None:
+        found.append(f"'encoder_weights' {encoder_weights!r} is None: all weights are in the file")
+    extras = [name for name in config if name not in _CONFIG_KEYS]
+    if moved := [name for name in extras if is_plain(config[name])]:
+        found.append(f"moved from the config to the card: {_names(moved)}")
+    dropped = [name for name in extras if name not in moved]
+    known = {"config", "card", weights}
+    if _is_lightning(raw):
+        known.add("hyper_parameters")
+        dropped += [name for name in raw["hyper_parameters"] if name != "config"]
+    dropped += [name for name in raw if name not in known]
+    found += [f"dropped, darts has no use for it: {_names(dropped)}"] if dropped else []
+    return tuple(found)
+
+
+def _names(names: Iterable[Any]) -> str:
+    names = list(names)
+    shown = ", ".join(map(repr, names[:NAMES_SHOWN]))
+    return f"{shown}, …" if len(names) > NAMES_SHOWN else shown or "nothing"

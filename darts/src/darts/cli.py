@@ -67,8 +67,8 @@ prepare_data.command(
     name="planet",
     help="Download the auxiliary data that an offline run of Planet images needs.",
 )
-model.command("darts.commands.later:model", name="info", help="Show a checkpoint's card (later).")
-model.command("darts.commands.later:model", name="convert", help="Convert an older checkpoint (later).")
+model.command("darts.commands.model:info", name="info", help="Show what model files say of themselves.")
+model.command("darts.commands.model:convert", name="convert", help="Write a model in the one form of darts.")
 app.command("darts.commands.later:status", name="status", help="Read an output folder's ledger (later).")
 app.command("darts.commands.later:verify", name="verify", help="Check an output folder's files (later).")
 app.command("darts.commands.later:merge", name="merge", help="Combine tiles into the DARTS dataset (later).")

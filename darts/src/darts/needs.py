@@ -8,6 +8,8 @@ from pathlib import Path
 from darts_preprocessing import FEATURES
 from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
 from darts_segmentation import read_checkpoint
+from darts_segmentation.checkpoint import model_name
+from darts_segmentation.hub import is_hub_folder
 from darts_utils.errors import ConfigError, MissingBandError
 
 EXPORT_NEEDS = {
@@ -94,17 +96,25 @@ def check_bands(required_bands: Iterable[str], optical_bands: Iterable[str]) -> 
         )
 
 
+def models_in(folder: Path) -> list[Path]:
+    """Return the models of a folder: its files *.pt, and the folders with config.json and model.safetensors."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if entry.match("*.pt") or is_hub_folder(entry))
+
+
 def model_names(files: Iterable[Path]) -> dict[str, Path]:
-    """Return the models by name, which is the file's stem.
+    """Return the models by name, which is that of the file without its suffix, or of the folder.
 
     Raises:
-        ConfigError: a file is missing, or two files have the same stem.
+        ConfigError: a model is missing, or two have the same name.
     """
     models: dict[str, Path] = {}
     for file in files:
-        if not file.is_file():
+        if not file.exists():
             raise ConfigError(f"model file {file} does not exist; check --model-files")
-        if file.stem in models:
-            raise ConfigError(f"two models are called {file.stem!r}: {models[file.stem]} and {file}; rename one")
-        models[file.stem] = file
+        name = model_name(file)
+        if name in models:
+            raise ConfigError(f"two models are called {name!r}: {models[name]} and {file}; rename one")
+        models[name] = file
     return models

@@ -9,11 +9,6 @@ from darts_utils.errors import NotBuiltError
 Anything = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 
-def model(*tokens: Anything) -> None:
-    """Show or convert a checkpoint (not built yet)."""
-    raise NotBuiltError("the model commands are not built yet in this version; `darts run` reads older checkpoints too")
-
-
 def status(*tokens: Anything) -> None:
     """Read an output folder's ledger (not built yet)."""
     raise NotBuiltError("status is not built yet in this version; see *.results.parquet in the output folder")

@@ -54,7 +54,7 @@ class _BasePipeline(ABC):
     """Finds tiles, and loads, preprocesses, segments, postprocesses and exports each of them."""
 
     model_files: list[Path] | Path | None = None
-    """Checkpoints; default: every *.pt in the models folder. With one model, write_model_outputs is off."""
+    """Checkpoints; default: all models in the models folder. With one model, write_model_outputs is off."""
     default_dirs: Annotated[DefaultPaths, Parameter(name="*")] = field(default_factory=DefaultPaths)
     """Root folders; what is left out is taken from the environment."""
     output_data_dir: Path | None = None
@@ -358,15 +358,17 @@ class _BasePipeline(ABC):
         )
 
     def _models(self, dirs: DefaultPaths) -> list[Path]:
+        from darts.needs import models_in
+
         if self.model_files is not None:
             files = [self.model_files] if isinstance(self.model_files, Path | str) else list(self.model_files)
             files = [Path(file) for file in files]
         else:
-            files = sorted(dirs.models.glob("*.pt"))
+            files = models_in(dirs.models)
         if not files:
             raise ConfigError(
-                f"no models: {dirs.models} holds no *.pt file. Name checkpoints with --model-files, "
-                "put them there, or try `darts demo`, which brings two."
+                f"no models: {dirs.models} holds no *.pt file and no model folder. Name checkpoints with "
+                "--model-files, put them there, or try `darts demo`, which brings two."
             )
         return files
 

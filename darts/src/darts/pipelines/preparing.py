@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from darts.auxiliary import CubeNeed, cubes_needed
 from darts.dry_run import TilePreview, print_dry_run
-from darts.needs import Needs, everything, model_names, read_needs
+from darts.needs import Needs, everything, model_names, models_in, read_needs
 from darts.preparation import Download, Preparation, fetch_all, print_preparation, receiving, total_bytes
 from darts.tiles import Tile
 from darts_export import missing_outputs
@@ -96,7 +96,7 @@ def _of_tile(cubes: list[CubeNeed], tile: Tile) -> Iterator[tuple[CubeNeed, Any]
 
 def _needs(pipeline: "_BasePipeline", dirs: DefaultPaths) -> Needs:
     """Return what the models and exports need; of everything, where this machine has no models yet."""
-    if pipeline.model_files is None and not any(dirs.models.glob("*.pt")):
+    if pipeline.model_files is None and not models_in(dirs.models):
         logger.warning(
             "no models in %s: the auxiliary data of all features counts as needed, and of the optical bands blue, "
             "green, red and nir alone",
