@@ -167,9 +167,8 @@ def _terrain(
     convention: TerrainConvention,
     home: str,
 ) -> dict[str, xr.DataArray]:
-    used = [name for name in ("dem", "arcticdem_data_mask") if name in names or (name == "dem" and len(names) > 1)]
-    if names != ["arcticdem_data_mask"] and "dem" not in used:
-        used.insert(0, "dem")
+    # All but the mask are made from the elevation.
+    used = [*["dem"] * (names != ["arcticdem_data_mask"]), *["arcticdem_data_mask"] * ("arcticdem_data_mask" in names)]
     require_bands(ds_arcticdem, *used, purpose="preprocessing the terrain")
     disk = _disk_or_none(geobox, names, radii)
     padded, ground_rows = _with_margin(geobox, names, rows, disk)

@@ -291,7 +291,7 @@ def _north(target: GeoBox, convention: TerrainConvention, names: Collection[str]
         return sample_convergence(target)
 
     def turn(cols: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        if convention == "true-north":  # nothing asks for a direction
+        if "aspect" not in names:  # nothing else is turned by it; the legacy hillshade turns the sun
             return np.stack([np.ones(cols.shape), np.zeros(cols.shape)])
         x, y = pixel_centres(target, cols, rows)
         # cos and sin of atan2(x, y) + 90 degrees

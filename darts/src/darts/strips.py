@@ -33,10 +33,10 @@ class FeatureRows:
     def rows(self, names: Sequence[str], first: int, stop: int) -> dict[str, Any]:
         """Return planes (rows, columns) of bands and features."""
         made = [name for name in names if name in FEATURES]
-        bands = self.optical[[name for name in names if name not in made]]
-        part = preprocess_v2(
-            self.optical, self.dem, self.tcvis, **self.options, features=made, rows=(first, stop)
-        ) if made else bands.isel(y=slice(first, stop))  # fmt: skip
+        if made:
+            part = preprocess_v2(self.optical, self.dem, self.tcvis, **self.options, features=made, rows=(first, stop))
+        else:
+            part = self.optical.isel(y=slice(first, stop))
         return {name: part[name].transpose("y", "x").data for name in names}
 
 
