@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from darts_ensemble import EnsembleV1
@@ -32,7 +33,7 @@ class Formula(SMPSegmenter):
 
     def reader(self) -> Reader:
         asked = tuple(name for name in self.required_bands if name != "aspect")
-        return Reader(bands=self.required_bands, asked=asked, predict=self.answer)
+        return Reader(bands=self.required_bands, asked=asked, predict=self.answer, most=lambda height, width: 1)
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,24 @@ def test_memory_of_two_augmented_models_stays_at_three_planes_and_two_batches() 
     assert peak <= 5 * plane + 2 * batch
 
 
+def test_two_models_hold_a_batch_their_rows_at_work_and_little_more() -> None:
+    side, patch_size = 1024, 256
+    bands = ("blue", "green", "red", "nir", "ndvi", "slope", "relative_elevation", "tc_brightness", "tc_greenness")
+    tile = xr.Dataset({name: (("y", "x"), np.full((side, side), 0.1, np.float32)) for name in bands})
+    models = {
+        "few": Formula(bands[:6], lambda patches: patches[..., 0].copy()),
+        "all": Formula(bands, lambda patches: patches[..., 1].copy()),
+    }
+    ensemble = EnsembleV1(models)
+    tracemalloc.start()
+    ensemble.segment_tile(tile, patch_size=patch_size, overlap=64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    result, batch, rows = 2 * side * side * 4, patch_size**2 * len(bands) * 4, 2 * patch_size * side * 4
+    # What else there is: the answer and its blend for a patch.
+    assert peak <= result + batch + rows + 8 * patch_size**2 * 4
+
+
 def test_a_weighted_mean_counts_models_by_their_weights() -> None:
     nan = np.nan
     tile = xr.Dataset({"red": (("y", "x"), np.zeros((1, 4), np.float32))})
@@ -282,3 +301,18 @@ def test_weights_outlive_pickling_and_are_no_door(files: dict[str, Path]) -> Non
     assert again.weights == ensemble.weights == {"terrain": 1.0, "optical": 2.0}
     assert list(again.weights) == ["terrain", "optical"]
     assert EnsembleV1(files, "cpu").weights is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("runtime", ["torch", "compile"])
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_gpu_that_works_ahead_gives_what_a_cpu_gives(files: dict[str, Path], runtime: str, augment: bool) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    options: dict[str, Any] = {"patch_size": 16, "overlap": 4, "batch_size": 3, "augment": augment}
+    tiles = [scene(100, 70), scene(40, 200)]
+    wanted = EnsembleV1(files, "cpu").segment_tile_batched(tiles, **options)
+    found = EnsembleV1(files, "cuda", precision="fp32", runtime=runtime).segment_tile_batched(tiles, **options)
+    for mine, theirs in zip(found, wanted, strict=True):
+        for name in ("probabilities", "probability_std"):
+            np.testing.assert_allclose(mine[name], theirs[name], atol=1e-4)

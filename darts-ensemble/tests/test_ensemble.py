@@ -10,7 +10,7 @@ import xarray as xr
 
 from darts_ensemble import EnsembleV1
 from darts_segmentation import SMPSegmenter, save_checkpoint
-from darts_utils.errors import CheckpointError, ConfigError, MissingBandError
+from darts_utils.errors import CheckpointError, ConfigError, GridMismatchError, MissingBandError
 
 OPTIONS: dict[str, Any] = {"patch_size": 32, "overlap": 8, "batch_size": 3, "reflection": 2}
 
@@ -195,3 +195,18 @@ def test_an_ensemble_pickles_by_the_paths_of_its_models(files: dict[str, Path], 
     xr.testing.assert_identical(
         pickle.loads(stored).segment_tile(tile, **OPTIONS), ensemble.segment_tile(tile, **OPTIONS)
     )
+
+
+@pytest.mark.parametrize(("shape", "beside"), [((5, 6), True), ((4, 6), True), ((7, 6), False), ((1, 5, 6), True)])
+def test_a_stand_in_whose_answer_does_not_fit_the_tile_is_named(
+    files: dict[str, Path], tile: xr.Dataset, shape: tuple[int, ...], beside: bool
+) -> None:
+    class Other:
+        required_bands = ("red",)
+
+        def segment_tile(self, tile: xr.Dataset) -> xr.Dataset:
+            return xr.Dataset({"probabilities": (("time", "y", "x")[-len(shape) :], np.zeros(shape, np.float32))})
+
+    models = {"odd": Other()} | (dict(list(files.items())[:1]) if beside else {})
+    with pytest.raises(GridMismatchError, match=r"model 'odd' returned probabilities of .* for a tile of"):
+        EnsembleV1(models, "cpu").segment_tile(tile, **OPTIONS)

@@ -333,3 +333,73 @@ def test_the_old_torch_format_without_an_archive_is_read_too(raw: dict[str, Any]
     torch.save(raw, stream, _use_new_zipfile_serialization=False)
     (tmp_path / "old.pt").write_bytes(stream.getvalue())
     assert load_checkpoint(tmp_path / "old.pt").bands == ("red", "slope")
+
+
+# Files that would fill the memory, or never end
+
+
+def test_plain_values_within_themselves_are_refused_and_end(raw: dict[str, Any], tmp_path: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    doubled: list[Any] = [1]
+    for _ in range(60):  # 2^60 values in a few bytes
+        doubled = [doubled, doubled]
+    wide: list[Any] = [0] * 1000
+    for _ in range(3):
+        wide = [wide] * 1000
+    for nested in (endless, doubled, wide, {"a": {"b": doubled}}):
+        raw["card"] = {"notes": nested}
+        with pytest.raises(CheckpointError, match=r"card entry 'notes' must be of plain values .* nested at most 32"):
+            load_checkpoint(written(raw, tmp_path))
+    raw["card"] = {"notes": [[[[{"deep": [1, 2.5, None, True, "text"]}]]]]}
+    assert load_checkpoint(written(raw, tmp_path)).card == raw["card"]
+    del raw["card"]
+    raw["config"]["history"] = endless
+    assert "history" not in load_checkpoint(written(raw, tmp_path)).card
+
+
+FIRST = "encoder.model.conv1.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda weight: torch.empty(weight.shape, device="meta"), "no dense tensor of real numbers .*meta"),
+        (lambda weight: weight.to_sparse(), "no dense tensor .*sparse_coo"),
+        (lambda weight: weight.flatten(1).to_sparse_csr(), "no dense tensor .*sparse_csr"),
+        (lambda weight: weight.to(torch.complex64), "no dense tensor .*complex64"),
+        (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), "no dense tensor .*qint8"),
+        (lambda weight: torch.zeros(1).expand(10**6, 10**6), r"\(1000000, 1000000\) is larger than what is stored"),
+        (lambda weight: torch.full(weight.shape, 1e300, dtype=torch.float64), "NaN or infinite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse", "ignore:.*quantize_per_tensor")
+def test_tensors_that_are_no_plain_weights_are_refused(
+    raw: dict[str, Any], tmp_path: Path, damage: Any, message: str
+) -> None:
+    raw["statedict"][FIRST] = damage(raw["statedict"][FIRST])
+    with pytest.raises(CheckpointError, match=rf"weight '{FIRST}' .*{message}"):
+        load_checkpoint(written(raw, tmp_path))
+
+
+def test_a_name_of_a_weight_that_is_no_text_is_said_to_be_none(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["statedict"][5] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match="the name of a weight must be text, got 5"):
+        load_checkpoint(written(raw, tmp_path))
+
+
+def test_a_network_of_any_size_costs_no_memory_where_the_weights_do_not_fit(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[torch.nn.Module] = []
+    create_model = smp.create_model
+
+    def watched(**arguments: Any) -> torch.nn.Module:
+        built.append(create_model(**arguments))
+        return built[-1]
+
+    monkeypatch.setattr(smp, "create_model", watched)
+    raw["config"]["model"]["decoder_channels"] = [10**7, 10**7]  # 3.6 PB
+    with pytest.raises(CheckpointError, match="of the wrong shape"):
+        load_checkpoint(written(raw, tmp_path))
+    assert all(weight.is_meta for network in built for weight in network.parameters())

@@ -2,9 +2,11 @@ import importlib.util
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +251,45 @@ def test_a_compiler_that_fails_costs_one_warning(
         assert warnings == ["torch.compile failed (no C++ compiler); the network runs uncompiled"]
 
 
+def test_a_smaller_batch_is_filled_up_and_compiled_no_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def compiled(module: Any, **options: Any) -> Any:
+        def forward(patches: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(patches.shape))
+            assert patches.is_contiguous(memory_format=torch.channels_last)
+            if len(patches) > 6:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return module(patches)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    network = Network(Formula(), "cpu", runtime="compile")
+    assert network.most(16, 16) == 1  # what computes on a CPU gains nothing from batches
+    predictor = network.predictor()
+    for count, sides in (
+        (4, (8, 16)),
+        (1, (8, 16)),
+        (2, (16, 8)),
+        (3, (8, 16)),
+        (5, (8, 16)),
+        (8, (8, 16)),
+        (2, (8, 16)),
+    ):
+        image = drawn(count, *sides, 3)
+        found = predictor(image)
+        assert found.shape == image.shape[:3]
+        np.testing.assert_allclose(found, image[..., 0], atol=1e-6)
+    assert [shape[0] for shape in seen] == [4, 4, 2, 4, 5, 8, 4, 4, 4]
+
+
+def has_compiler() -> bool:
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_network_gives_the_same(
     precision: str, model: Path, make_tile: MakeTile, caplog: pytest.LogCaptureFixture
@@ -291,6 +331,33 @@ def test_openvino_bands_may_be_a_selection(converted: SMPSegmenter) -> None:
     np.testing.assert_array_equal(
         network.predictor()(chosen), network.predictor()(np.ascontiguousarray(chosen))
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_threads_may_share_a_network(runtime: str, model: Path, make_tile: MakeTile) -> None:
+    if runtime == "openvino":
+        needs_openvino()
+    segmenter = SMPSegmenter(model, "cpu", runtime=runtime)
+    tiles = [make_tile(40 + 9 * number, 60, seed=number) for number in range(4)]
+    options: dict[str, Any] = {"patch_size": 32, "overlap": 8, "batch_size": 3}
+
+    def segment(number: int) -> np.ndarray:
+        return segmenter.segment_tile(tiles[number % 4], **options).probabilities.values
+
+    wanted = [segment(number) for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        for number, found in enumerate(threads.map(segment, range(16))):
+            np.testing.assert_array_equal(found, wanted[number % 4])
+
+
+def test_a_folder_known_as_dot_is_converted_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_openvino()
+    from darts_segmentation.openvino_runtime import conversion_folder
+
+    (tmp_path / "rts").mkdir()
+    monkeypatch.chdir(tmp_path / "rts")
+    assert conversion_folder(Path(), "abc").parent == tmp_path / "rts.openvino"
+    assert conversion_folder(tmp_path / "rts", "abc") == conversion_folder(Path(), "abc")
 
 
 def test_openvino_reports_to_nobody(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import xarray as xr
 
-from darts_ensemble.spread import RunningSpread
+from darts_ensemble.spread import ROWS_AT_ONCE, RunningSpread
 from darts_segmentation import PatchOptions, SMPSegmenter
 from darts_segmentation.inference import DatasetRows, Tally, TileRows, mean_of_turns, predict_tiles
 from darts_segmentation.turns import turns_for
 from darts_utils.arrays import Device, array_namespace, on_device_of
 from darts_utils.bands import describe
-from darts_utils.errors import CheckpointError, ConfigError
+from darts_utils.errors import CheckpointError, ConfigError, GridMismatchError
 
 logger = logging.getLogger("darts.ensemble")
 
@@ -100,6 +100,11 @@ class EnsembleV1:
                 found[name] = checkpoint.checksum
             found |= {f"{name}/{inner}": checksum for inner, checksum in getattr(model, "checksums", {}).items()}
         return found
+
+    @property
+    def precisions(self) -> dict[str, str]:
+        """Numbers that each network computes with: "fp32", "bf16" or "fp16"."""
+        return {name: model.precision for name, model in self._networks.items()}
 
     def segment_tile(
         self,
@@ -205,7 +210,7 @@ class EnsembleV1:
         tallies = {name: Tally() for name in networks}
         others = [
             {
-                name: _answer(model, tile, options, augment)
+                name: _answer(name, model, tile, options, augment)
                 for name, model in self._models.items()
                 if name not in networks
             }
@@ -221,10 +226,10 @@ class EnsembleV1:
                 for number, name in enumerate(networks)
             }
             answers |= {name: [plane[part]] for name, plane in others[finished.tile].items()}
-            results[finished.tile].add(part, answers)
+            results[finished.tile].add(finished.first, answers)
         if not networks:
             for result, planes in zip(results, others, strict=True):
-                result.add(slice(None), {name: [plane] for name, plane in planes.items()})
+                result.add(0, {name: [plane] for name, plane in planes.items()})
         for name, tally in tallies.items():
             logger.info(
                 "%s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
@@ -248,8 +253,17 @@ class _Layers:
         self.kept = tuple(models) if keep_inputs else ()
         self.planes: dict[str, Any] = {}
 
-    def add(self, rows: slice, answers: Mapping[str, Sequence[Any]]) -> None:
-        """Take in rows of what the models say, each in one turn or in all."""
+    def add(self, first: int, answers: Mapping[str, Sequence[Any]]) -> None:
+        """Take in what the models say of rows from `first` on, each in one turn or in all."""
+        some = answers[self.models[0]][0]
+        # On a CPU a few rows at a time, so that the sums over the models take little memory.
+        step = ROWS_AT_ONCE if array_namespace(some) is np else len(some)
+        for start in range(0, len(some), step):
+            part = slice(start, start + step)
+            rows = slice(first + start, first + min(start + step, len(some)))
+            self._add_rows(rows, {name: [layer[part] for layer in layers] for name, layers in answers.items()})
+
+    def _add_rows(self, rows: slice, answers: Mapping[str, Sequence[Any]]) -> None:
         spread = RunningSpread()
         largest = max(self.weights.values()) if self.weights else 1
         for name in self.models:
@@ -313,10 +327,13 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-def _answer(model: Segmenter, tile: xr.Dataset | None, options: PatchOptions, augment: bool) -> Any:
+def _answer(name: str, model: Segmenter, tile: xr.Dataset | None, options: PatchOptions, augment: bool) -> Any:
     asked: dict[str, Any] = asdict(options) | ({"augment": True} if augment else {})
+    assert tile is not None
     layer = model.segment_tile(tile, **_understood(asked, model))["probabilities"]
-    return layer.transpose("y", "x").data
+    if (found := dict(layer.sizes)) != (wanted := {axis: tile.sizes[axis] for axis in ("y", "x")}):
+        raise GridMismatchError(f"model {name!r} returned probabilities of {found} pixels for a tile of {wanted}")
+    return layer.transpose("y", "x").compute().data
 
 
 def _segmenter(

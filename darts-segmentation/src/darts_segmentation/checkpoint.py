@@ -229,6 +229,7 @@ def _build(content: Content | Checkpoint, path: Path) -> torch.nn.Module:
     # Imported where it is used: it loads torchvision and torch's compiler, which set up a folder of their own.
     import segmentation_models_pytorch as smp
 
+    _check_shapes(content, path)
     try:
         # The random first weights, which are overwritten, must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
@@ -240,9 +241,27 @@ def _build(content: Content | Checkpoint, path: Path) -> torch.nn.Module:
     try:
         network.load_state_dict(dict(content.state_dict))
     except RuntimeError as error:
-        misfits = _misfits(network.state_dict(), content.state_dict)
+        misfits = _misfits(network.state_dict(), content.state_dict) or str(error).partition("\n")[0]
         raise CheckpointError(f"{path}: its weights do not fit the architecture in its config: {misfits}") from error
     return network.eval()
+
+
+def _check_shapes(content: Content | Checkpoint, path: Path) -> None:
+    """Check that the weights fit before memory is taken for the network: the config can ask for any amount of it.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    import segmentation_models_pytorch as smp
+
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            outline = smp.create_model(**content.model)
+    # What is wrong with it is told where it is built; some can only be built for good.
+    except Exception:
+        return
+    if misfits := _misfits(outline.state_dict(), content.state_dict):
+        raise CheckpointError(f"{path}: its weights do not fit the architecture in its config: {misfits}")
 
 
 def _misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:

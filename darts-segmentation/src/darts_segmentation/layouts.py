@@ -40,6 +40,9 @@ HUB_FOLDER = "Hub folder"
 NAMES_SHOWN = 8
 """How many keys a message names."""
 
+MOST_NESTED, MOST_VALUES = 32, 1_000_000
+"""How deep and how many plain values may be; a file of a few bytes can hold values within themselves without end."""
+
 _CONFIG_KEYS = {
     "model_framework", "model", "input_combination", "bands", "patch_size", "normalization", "terrain_convention",
     "norm_factors",
@@ -242,13 +245,27 @@ def _weights(raw: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
             if str(name).startswith(LIGHTNING_PREFIX)
         }
     for name, tensor in weights.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"{path}: weight {name!r} is a {type(tensor).__name__}, not a tensor")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{path}: weight {name!r} holds NaN or infinite numbers; the file or the training broke"
-            )
+        _check_weight(name, tensor, path)
     return dict(weights)
+
+
+def _check_weight(name: Any, tensor: Any, path: Path) -> None:
+    if not isinstance(name, str):
+        raise CheckpointError(f"{path}: the name of a weight must be text, got {name!r}")
+    if not isinstance(tensor, torch.Tensor):
+        raise CheckpointError(f"{path}: weight {name!r} is a {type(tensor).__name__}, not a tensor")
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        raise CheckpointError(
+            f"{path}: weight {name!r} is no dense tensor of real numbers ({tensor.dtype}, {tensor.layout}, "
+            f"{tensor.device}); export the trained network as it is, not quantized or sparse"
+        )
+    # A few stored numbers can be shown as any size, and would fill the memory.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{path}: weight {name!r} of shape {tuple(tensor.shape)} is larger than what is stored")
+    if tensor.is_floating_point() and not torch.isfinite(tensor.to(torch.float32)).all():
+        raise CheckpointError(
+            f"{path}: weight {name!r} holds NaN or infinite numbers; the file or the training broke"
+        )  # fmt: skip
 
 
 def _card(raw: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -257,20 +274,33 @@ def _card(raw: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> dict
         raise CheckpointError(f"{path}: the card must be a dict, got {type(card).__name__}")
     for key, value in card.items():
         if not isinstance(key, str) or not is_plain(value):
-            raise CheckpointError(f"{path}: card entry {key!r} must be of plain values (text, numbers, lists, dicts)")
+            raise CheckpointError(
+                f"{path}: card entry {key!r} must be of plain values (text, numbers, lists, dicts), "
+                f"nested at most {MOST_NESTED} deep"
+            )
     # Older files keep what else they say (name, time, …) in the config.
     rest = {key: value for key, value in config.items() if key not in _CONFIG_KEYS and is_plain(value)}
     return {**rest, **card}
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is text, a number, a truth value, None, or lists and dicts of those."""
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
-    # The exact types: numpy's scalars subclass some of these and could not be read back weights-only.
-    return value is None or type(value) in (str, int, float, bool)
+    """Whether a value is text, a number, a truth value, None, or lists and dicts of those, within bounds."""
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if depth > MOST_NESTED or count > MOST_VALUES:
+            return False
+        if isinstance(item, Mapping):
+            if not all(isinstance(key, str) for key in item):
+                return False
+            waiting += [(inner, depth + 1) for inner in item.values()]
+        elif isinstance(item, list | tuple):
+            waiting += [(inner, depth + 1) for inner in item]
+        # The exact types: numpy's scalars subclass some of these and could not be read back weights-only.
+        elif not (item is None or type(item) in (str, int, float, bool)):
+            return False
+    return True
 
 
 def _changes(raw: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -90,6 +90,8 @@ class Network:
 
     def most(self, side_y: int, side_x: int) -> int | None:
         """Return how many patches are worth computing at once; None where only memory decides."""
+        if self.device.type == "cpu" and self.runtime == "compile":
+            return 1  # each other size of a batch would be compiled for itself, or filled up
         return max(1, PIXELS_AT_ONCE_ON_CPU // (side_y * side_x)) if self.device.type == "cpu" else None
 
     def predictor(self, limits: Limits | None = None) -> "Predictor":
@@ -121,8 +123,8 @@ class Predictor:
             # The same numbers as darts_utils.bands.normalize takes.
             lows, factors = [lo for lo, _ in limits], [1 / (hi - lo) for lo, hi in limits]
             self._scaling = (
-                torch.tensor(lows, dtype=torch.float32, device=network.device),
-                torch.tensor(factors, dtype=torch.float32, device=network.device),
+                torch.tensor(lows, dtype=torch.float32, device=network.device).view(-1, 1, 1),
+                torch.tensor(factors, dtype=torch.float32, device=network.device).view(-1, 1, 1),
             )
         on_gpu = network.device.type == "cuda"
         self._copies = torch.cuda.Stream(network.device) if on_gpu else None
@@ -133,10 +135,16 @@ class Predictor:
         return 2 if self._copies is not None else 1
 
     def empty(self, shape: tuple[int, ...]) -> Any:
-        """Return a float32 array on the host, of any content, from which patches reach the device fastest."""
+        """Return a float32 array on the host, of any content, from which patches reach the device fastest.
+
+        For a GPU, bands come first in its memory, so that rows of bands are copied as they are, and are interleaved
+        there.
+        """
         if self._copies is None:
             return np.empty(shape, np.float32)
-        return torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
+        count, height, width, bands = shape
+        memory = torch.empty((count, bands, height, width), dtype=torch.float32, pin_memory=True)
+        return memory.numpy().transpose(0, 2, 3, 1)
 
     def __call__(self, patches: Any) -> Any:
         """Return probabilities (batch, y, x) of patches (batch, y, x, band), where the patches live."""
@@ -166,13 +174,14 @@ class Predictor:
 
     def _launch(self, part: Any) -> Callable[[], torch.Tensor]:
         device, copies = self.network.device, self._copies
-        # Nothing is copied, unless bands were picked or the patches turned; torch takes no backward strides.
-        tensor = torch.from_dlpack(array_namespace(part).ascontiguousarray(part))
-        if copies is None or tensor.device.type != "cpu":
-            found = self._compute(tensor.to(device)).to(tensor.device)
+        if any(stride < 0 for stride in part.strides):  # torch takes none
+            part = array_namespace(part).ascontiguousarray(part)
+        patches = torch.from_dlpack(part).permute(0, 3, 1, 2)
+        if copies is None or patches.device.type != "cpu":
+            found = self._compute(patches.to(device)).to(patches.device)
             return lambda: found
         with torch.cuda.stream(copies):
-            arriving = tensor.to(device, non_blocking=True)
+            arriving = patches.to(device, non_blocking=True)
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(copies)
         arriving.record_stream(computing)
@@ -188,12 +197,13 @@ class Predictor:
         return wait
 
     def _compute(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of patches (batch, y, x, band) on the network's device."""
+        """Return the probabilities of patches (batch, band, y, x) on the network's device."""
+        # Nothing is copied where bands come last in memory, as in a batch on a CPU.
+        patches = patches.contiguous(memory_format=torch.channels_last)
         if self._scaling is not None:
             lows, factors = self._scaling
             patches = torch.sub(patches, lows).mul_(factors).nan_to_num_(nan=0, posinf=1, neginf=0).clamp_(0, 1)
-        # Bands last in memory is what torch calls channels_last: nothing is copied here.
-        return self.network.probabilities(patches.permute(0, 3, 1, 2))
+        return self.network.probabilities(patches)
 
     def _gathered(self, patches: Any, parts: Sequence[Callable[[], torch.Tensor]]) -> Any:
         xp = array_namespace(patches)

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -100,12 +102,15 @@ class OpenVINORuntime:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self._in_use = Lock()
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return logits (batch, 1, y, x) of patches (batch, band, y, x), float32; valid until the next call."""
+        """Return logits (batch, 1, y, x) of patches (batch, band, y, x), float32."""
         bands_last = patches.permute(0, 2, 3, 1).contiguous().numpy()
-        self._request.infer([bands_last], share_inputs=True)
-        return torch.from_numpy(self._request.get_output_tensor(0).data)
+        # One request keeps memory for one batch; threads that share the network take turns.
+        with self._in_use:
+            self._request.infer([bands_last], share_inputs=True)
+            return torch.from_numpy(self._request.get_output_tensor(0).data.copy())
 
 
 def conversion_folder(checkpoint: Path, checksum: str) -> Path:
@@ -113,6 +118,7 @@ def conversion_folder(checkpoint: Path, checksum: str) -> Path:
     versions = "-".join(f"{name}{version(package)}" for name, package in (
         ("openvino", "openvino"), ("torch", "torch"), ("smp", "segmentation-models-pytorch"),
     ))  # fmt: skip
+    checkpoint = Path(os.path.abspath(checkpoint))  # noqa: PTH100  "." has no name of its own
     return checkpoint.with_name(f"{checkpoint.name}.openvino") / f"{checksum[:16]}-{versions}-{CONVERSION}"
 
 

@@ -113,11 +113,13 @@ class TorchRuntime:
 class CompiledRuntime(TorchRuntime):
     """A network that torch.compile turns into kernels when it first sees inputs of a shape.
 
-    Where that fails (no C++ compiler, an operation it does not know), the network runs as it is, with one warning.
+    That takes up to minutes, so a batch smaller than one seen before is filled up with zeros to the same shape.
+    Where compiling fails (no C++ compiler, an operation it does not know), the network runs as it is, with one warning.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device, precision: str) -> None:
         super().__init__(module, device, precision)
+        self._largest: dict[torch.Size, int] = {}
         try:
             self.forward = torch.compile(self.module, dynamic=False)
         # It refuses Python versions and platforms in its own ways.
@@ -128,11 +130,18 @@ class CompiledRuntime(TorchRuntime):
         """Return logits (batch, 1, y, x), float32 whatever the precision."""
         if self.forward is self.module:
             return super().__call__(patches)
+        sides = patches.shape[2:]
+        lacking = self._largest.get(sides, 0) - len(patches)
         try:
-            return super().__call__(patches)
+            if lacking > 0:
+                return super().__call__(_filled_up(patches, lacking))[: len(patches)]
+            answer = super().__call__(patches)
+            self._largest[sides] = len(patches)
+            return answer
         # The compiler's errors share no class; if the network itself is at fault, its own error comes now.
         except Exception as error:
             if is_out_of_memory(error):
+                self._largest.pop(sides, None)
                 raise
             answer = TorchRuntime(self.module, self.device, self.precision)(patches)
             self._give_up(error)
@@ -142,3 +151,9 @@ class CompiledRuntime(TorchRuntime):
         self.forward = self.module
         cause = str(error).strip().partition("\n")[0] or type(error).__name__
         logger.warning("torch.compile failed (%s); the network runs uncompiled", cause)
+
+
+def _filled_up(patches: torch.Tensor, count: int) -> torch.Tensor:
+    """Return patches with as many of zeros behind them, in the same order of memory."""
+    zeros = torch.zeros_like(patches[:1]).expand(count, *patches.shape[1:])
+    return torch.cat([patches, zeros]).contiguous(memory_format=torch.channels_last)

@@ -168,11 +168,14 @@ class SMPSegmenter:
     def reader(self) -> Reader:
         """Return the network as inference takes it, for one call."""
         bands = self.checkpoint.bands
+        # A GPU has time to spare for normalising, and the host that feeds it has none.
+        raw = self._network.device.type == "cuda"
         return Reader(
             bands=bands,
             # Flat ground has no aspect; its slope tells whether the DEM is there.
             asked=tuple(name for name in self.required_bands if name != "aspect"),
-            predict=self._network.predictor(),
+            predict=self._network.predictor(list(map(self.checkpoint.limits, bands)) if raw else None),
+            raw=raw,
             limits=self.checkpoint.normalization,
             stride=self._network.stride,
             least=self._network.least,
