@@ -77,10 +77,7 @@ def products() -> str:
     """Return the product table."""
     from darts_export.products import DEBUG_FILE, PRODUCTS
 
-    rows = [
-        (f"`{product.token}`", ", ".join(_file_names(product.files, product.per_model)), product.contents)
-        for product in PRODUCTS.values()
-    ]
+    rows = [(f"`{product.token}`", ", ".join(_file_names(product)), product.contents) for product in PRODUCTS.values()]
     rows.append(("any variable", "`<name>.tif`", "the variable of this name, as the band table says"))
     rows.append(("(`--debug-data`)", f"`{DEBUG_FILE}`", "the whole tile as NetCDF"))
     return _table(("export band", "files", "contents"), rows)
@@ -192,9 +189,9 @@ def _page(target: str) -> str | None:
     return {"CONTRIBUTING.md": "contributing/setup.md", "CHANGELOG.md": "changelog.md"}.get(target)
 
 
-def _file_names(files: Iterable[str], per_model: bool) -> list[str]:
-    suffixes = ("", "-<model>") if per_model else ("",)
-    return [f"`{file.replace('{model}', suffix)}`" for suffix in suffixes for file in files]
+def _file_names(product: Any) -> list[str]:
+    suffixes = ["", *(["-<model>"] * product.per_model), *(["-t<percent>"] * product.per_threshold)]
+    return [f"`{file.replace('{model}', suffix)}`" for suffix in suffixes for file in product.files]
 
 
 def _decisions() -> list[Path]:

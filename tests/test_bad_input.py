@@ -162,7 +162,7 @@ def test_preparations_that_cannot_work(darts: Callable, tokens: tuple[str, ...],
 
 @pytest.mark.parametrize(
     "command",
-    [("status", "x"), ("verify", "x"), ("merge",), ("train",)],
+    [("status", "x"), ("verify", "x"), ("train",)],
 )
 def test_commands_that_are_not_built_say_so(darts: Callable, command: tuple[str, ...]) -> None:
     result = darts(*command)

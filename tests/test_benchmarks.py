@@ -114,3 +114,108 @@ def test_the_tile_of_the_benchmark_of_features_is_covered(preprocess: ModuleType
     around = inputs.tile.odc.geobox.pad(100)
     for source, grid in ((inputs.arcticdem, around), (inputs.tcvis, inputs.tile.odc.geobox)):
         assert source.odc.geobox.extent.contains(grid.footprint(source.odc.geobox.crs))
+
+
+def test_the_benchmark_of_segmentation_tells_time_memory_and_goals(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    segment = importlib.import_module("segment")
+    file = tmp_path / "figures.json"
+    small = ["--size", "200", "--patch-size", "64", "--encoder", "tu-test_resnet", "--one-process", "--ways", "fp32"]
+    segment.main([*small, "--json", str(file)])
+    figures, printed = json.loads(file.read_text()), capsys.readouterr().out
+    ours, gaps = figures["ours/fp32"], figures["gaps/fp32"]
+    assert (ours["predicted"], ours["share"]) == (2 * 4 * 4, 1)  # two networks
+    assert (gaps["predicted"], gaps["share"]) == (2 * 4 * 3, 3 / 4)
+    assert min(figures[part]["seconds"] for part in ("ours/fp32", "gaps/fp32", "plain/fp32")) > 0
+    for goal in ("fp32: time beside the bare networks | at most 1.050", "fp32: faster than the plain way | 1.4 ×"):
+        assert goal in printed
+    # The tile has no gaps, so the plain way gives the same.
+    assert figures["plain/fp32"]["differs_by"] < 1e-5
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("gpu")
+
+
+def test_the_benchmark_of_a_gpu_says_in_one_line_that_there_is_none(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as left:
+        gpu.main([])
+    assert left.value.code == "benchmarks/gpu.py needs a CUDA device, and torch finds none here"
+
+
+def test_operations_of_a_network_are_counted_without_computing(gpu: ModuleType, tmp_path: Path) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from darts_segmentation import build_model, load_checkpoint
+
+    file = gpu.write_model(tmp_path / "ten.pt", "resnet18")
+    counted = {side: gpu.flops_of(file, side) for side in (64, 128)}
+    assert counted[128] == 4 * counted[64]
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        build_model(load_checkpoint(file))(torch.zeros(1, 10, 64, 64))
+    assert counted[64] == counter.get_total_flops()
+    # The first convolution: 64 kernels of 7 x 7 over 10 bands at half the side, an addition and a multiplication each.
+    assert counted[64] > 2 * 64 * 49 * 10 * 32**2
+    assert gpu.patches_of(4096, 1024) == 25
+
+
+def test_time_in_which_kernels_overlap_counts_once(gpu: ModuleType) -> None:
+    assert gpu.covered([]) == 0
+    assert gpu.covered([(5, 7), (0, 2), (1, 3), (1, 2), (7, 8)]) == 6
+    random = np.random.default_rng(0)
+    starts = random.integers(0, 100, 30)
+    spans = [(int(start), int(start + length)) for start, length in zip(starts, random.integers(0, 9, 30), strict=True)]
+    assert gpu.covered(spans) == len({place for start, end in spans for place in range(start, end)})
+
+
+def test_the_table_of_a_gpu_has_a_line_for_each_way(gpu: ModuleType) -> None:
+    row = {"seconds": 2.0, "megapixels_per_second": 8.4, "share_of_matmul": 0.5, "busy": 0.81}
+    rows = [gpu.Figures(way="bf16", tile=tile, ahead=ahead, **row)
+            for tile, ahead in (("host", True), ("host", False), ("GPU", False))]  # fmt: skip
+    text = gpu.table(rows, {"bf16": 7.9e14})
+    assert "| bf16 | host | yes | 2.00 | 8 | 50% | 81% |" in text
+    assert [line.split("|")[3].strip() for line in text.splitlines()[2:5]] == ["yes", "no", "–"]
+    assert text.endswith("matmul: bf16 790 TFLOP/s")
+
+
+@pytest.mark.parametrize("name", ["postprocess", "export"])
+def test_benchmarks_of_objects_and_files_tell_time_and_memory_beside_a_plain_way(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = importlib.import_module(name)
+    benchmark.main(["--size", "300", "--one-process", "--json", str(tmp_path / "figures.json")])
+    figures, printed = json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
+    assert {"ours", "reference"} <= set(figures)
+    assert "| figure | goal | reached | |" in printed
+
+
+def test_the_benchmark_of_merging_simulates_reads_and_merges(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    merge = importlib.import_module("merge")
+    merge.main(
+        [
+            "--tiles",
+            "8",
+            "--plain",
+            "0",
+            "--processes",
+            "1",
+            "--folder",
+            str(tmp_path),
+            "--json",
+            str(tmp_path / "f.json"),
+        ]
+    )
+    assert json.loads((tmp_path / "f.json").read_text())
+    assert "GiB" in capsys.readouterr().out

@@ -7,20 +7,38 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from darts.demo import bundled_models, generate_landscape, load_demo_tile, write_demo_data
+from darts.demo import bundled_models
+from darts_ensemble import EnsembleV1
 from darts_segmentation import SMPSegmenter
+from tests.golden import means_of_blocks, remembered, small_tile
 
 MODELS = bundled_models()
 
 
 @pytest.fixture(scope="module")
 def tile(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
-    return load_demo_tile(write_demo_data(generate_landscape(9001, 256), tmp_path_factory.mktemp("demo")))
+    return small_tile(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")
 def exact(tile: xr.Dataset) -> dict[str, xr.DataArray]:
     return {name: SMPSegmenter(path, "cpu").segment_tile(tile).probabilities for name, path in MODELS.items()}
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_bundled_models_say_what_they_said(name: str, exact: dict[str, xr.DataArray]) -> None:
+    golden = remembered()[name]
+    assert np.nanmax(golden) > 0.2
+    np.testing.assert_allclose(means_of_blocks(exact[name]), golden, atol=1e-3)
+
+
+def test_bf16_finds_the_same_objects(tile: xr.Dataset) -> None:
+    single, half = (
+        EnsembleV1(MODELS, "cpu", precision=precision).segment_tile(tile).probabilities.values > 0.5
+        for precision in ("fp32", "bf16")
+    )
+    assert single.sum() > 100
+    assert (single & half).sum() / (single | half).sum() >= 0.99
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

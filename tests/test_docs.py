@@ -205,6 +205,8 @@ def test_product_table_has_a_row_for_every_export_band_with_all_its_files(hooks:
     for product in PRODUCTS.values():
         for model in ("", "-<model>") if product.per_model else ("",):
             assert all(f"`{file.replace('{model}', model)}`" in table for file in product.files)
+        for file in product.files if product.per_threshold else ():
+            assert f"`{file.replace('{model}', '-t<percent>')}`" in table
 
 
 @pytest.mark.parametrize(("pipeline", "cls"), [("planet", PlanetPipeline), ("sentinel2", Sentinel2Pipeline)])

@@ -34,6 +34,20 @@ def test_subsets_add_their_own_files_and_the_rest_stays_single():
     }
 
 
+def test_thresholds_add_files_of_objects_for_the_mean_and_each_model():
+    added = set(expected_files(DEFAULT_BANDS, ["a"], thresholds=[0.4])) - set(expected_files(DEFAULT_BANDS, ["a"]))
+    assert added == {
+        f"{stem}{model}-t40.{ending}"
+        for model in ("", "-a")
+        for stem, ending in (
+            ("binarized", "tif"),
+            ("prediction_segments", "parquet"),
+            ("prediction_segments", "gpkg"),
+            ("prediction_cut_segments", "parquet"),
+        )
+    }
+
+
 def test_tokens_win_over_variables_and_variables_have_their_own_raster():
     assert expected_files(["dem", "metadata", "slope"]) == ("dem.tif", "darts_inference.json", "slope.tif")
     assert expected_files(["slope", "slope"], debug=True) == ("slope.tif", "darts_inference_debug.nc")

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import signal
@@ -8,6 +9,7 @@ import time
 
 import geopandas as gpd
 import numpy as np
+import pyarrow.parquet
 import pytest
 import rasterio
 import xarray as xr
@@ -147,6 +149,25 @@ def test_a_tile_of_one_pixel_and_one_without_any_valid_pixel_are_exported(make_t
             assert (source.read(1) == 255).all()
 
 
+def test_grids_whose_origin_no_float_holds_exactly_are_exported(tile, make_tile, tmp_path):  # P6
+    bands = {name: tile[name].values for name in ("red", "green", "blue", "quality_data_mask", "extent")}
+    bands |= {name: tile[name].values for name in ("probabilities", "binarized_segmentation")}
+    for number, corner in enumerate([(399960.123456, 7.6e6 + 0.1), (1 / 3, 7.6e6 - 1 / 7)]):
+        odd = make_tile(bands, corner=corner)
+        folder = export_tile(odd, tmp_path / str(number))
+        assert missing_outputs(folder) == "none"
+        with rasterio.open(folder / "binarized.tif") as source:
+            np.testing.assert_array_equal(source.read(1), bands["binarized_segmentation"])
+            np.testing.assert_allclose(tuple(source.transform), tuple(odd.odc.geobox.affine), rtol=1e-15)
+
+
+def test_no_figures_stay_open(tile, tmp_path):  # E11
+    for _ in range(2):
+        export_tile(tile, tmp_path / "tile", ["thumbnail"])
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
 def test_missing_outputs_tells_all_some_and_none(tile, tmp_path):  # E9
     folder = tmp_path / "tile"
     bands = [*DEFAULT_BANDS, "metadata"]
@@ -181,7 +202,7 @@ def test_a_failure_half_way_leaves_what_was_there_and_nothing_new(tile, tmp_path
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(product_table.vectors, "write_geopackage", fail)
+    monkeypatch.setattr(product_table, "write_geopackage", fail)
     with pytest.raises(StoreError, match="No space left"):
         export_tile(tile, folder)
     assert (contents(folder) if folder.exists() else None) == before
@@ -189,10 +210,10 @@ def test_a_failure_half_way_leaves_what_was_there_and_nothing_new(tile, tmp_path
 
 
 def test_a_file_that_came_out_damaged_never_gets_its_name(tile, tmp_path, monkeypatch):
-    def cut_short(path, frame):
+    def cut_short(path, *_):
         path.write_bytes(b"PAR1")
 
-    monkeypatch.setattr(product_table.vectors, "write_parquet", cut_short)
+    monkeypatch.setattr(product_table, "write_parquet", cut_short)
     with pytest.raises(StoreError, match=r"prediction_extent\.parquet came out damaged"):
         export_tile(tile, tmp_path / "tile", ["extent"])
     assert not list(tmp_path.iterdir())
@@ -200,10 +221,13 @@ def test_a_file_that_came_out_damaged_never_gets_its_name(tile, tmp_path, monkey
 
 def test_a_kill_in_the_middle_leaves_nothing_that_counts(tile, tmp_path):
     script = """
-        import pickle, sys, time
+        import pathlib, pickle, sys, time
         from darts_export import export_tile, products
 
         def stall(*_):
+            beside = pathlib.Path(sys.argv[1]).parent
+            while not any(file.stat().st_size for file in beside.glob(".tile.*.tmp/probabilities.tif")):
+                time.sleep(0.01)  # products are written side by side
             print("half way", flush=True)
             time.sleep(60)
 
@@ -224,6 +248,116 @@ def test_a_kill_in_the_middle_leaves_nothing_that_counts(tile, tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_whole_folder_or_none(tile, tmp_path):
+    script = """
+        import pickle, sys
+        from darts_export import export_tile
+
+        tile = pickle.load(sys.stdin.buffer)
+        while True:
+            export_tile(tile, sys.argv[1])
+            print("written", flush=True)
+    """
+    expected = contents(export_tile(tile, tmp_path / "expected" / "tile"))
+    rng = np.random.default_rng(0)
+    for trial in range(3):
+        folder = tmp_path / str(trial) / "tile"
+        command = [sys.executable, "-c", textwrap.dedent(script), str(folder)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            process.stdin.write(pickle.dumps(tile))
+            process.stdin.close()
+            assert process.stdout.readline() == b"written\n"
+            time.sleep(rng.uniform(0, 1))
+            os.kill(process.pid, signal.SIGKILL)
+        state = missing_outputs(folder)
+        assert state in ("all", "none")
+        assert (contents(folder) if folder.exists() else None) == (expected if state == "none" else None)
+        export_tile(tile, folder)
+        assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("room_kib", "bands"),
+    [
+        *((room, [*DEFAULT_BANDS, "optical"]) for room in (64, 160, 240, 320)),
+        *((4, [band]) for band in ("probabilities", "optical", "polygonized", "extent", "thumbnail")),
+    ],
+)
+def test_a_full_disk_leaves_nothing_and_says_so(tile, tmp_path, room_kib, bands):
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={room_kib}k", "tmpfs", str(tmp_path)]
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        with pytest.raises(StoreError, match="Is the disk full"):
+            export_tile(tile, tmp_path / "tile", bands)
+        assert not list(tmp_path.iterdir())
+        assert missing_outputs(tmp_path / "tile") == "all"
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_further_thresholds_have_files_of_their_own_with_statistics_of_the_probability(tile, tmp_path):
+    for suffix, probabilities in (("", tile.probabilities), ("-small", tile["probabilities-small"])):
+        tile[f"binarized_segmentation{suffix}-t30"] = probabilities > 0.3
+        tile[f"cut_probabilities{suffix}-t30"] = tile[f"cut_probabilities{suffix}"]
+    tile["probability_std"] = tile.probabilities * 0.25
+    options = {"ensemble_subsets": ["small"], "thresholds": [0.3, 0.3]}
+    folder = export_tile(tile, tmp_path / "tile", metadata={"binarizethreshold": 0.5}, **options)
+    assert missing_outputs(folder, **options) == "none"
+    assert missing_outputs(folder, thresholds=[0.3, 0.6]) == "some"
+    assert {path.name for path in folder.glob("*t30*")} == {
+        f"{stem}{model}-t30.{ending}"
+        for model in ("", "-small")
+        for stem, ending in (
+            ("binarized", "tif"),
+            ("prediction_segments", "parquet"),
+            ("prediction_segments", "gpkg"),
+            ("prediction_cut_segments", "parquet"),
+        )
+    }
+    for suffix in ("", "-small"):
+        found = gpd.read_parquet(folder / f"prediction_segments{suffix}-t30.parquet")
+        mask = tile[f"binarized_segmentation{suffix}-t30"].values
+        assert (found.threshold == 0.3).all()
+        assert found.npixel.sum() == mask.sum()
+        assert found["min"].min() == tile[f"probabilities{suffix}"].values[mask].min()
+        with rasterio.open(folder / f"binarized{suffix}-t30.tif") as source:
+            np.testing.assert_array_equal(source.read(1), mask)
+        main = gpd.read_parquet(folder / f"prediction_segments{suffix}.parquet")
+        assert (main.threshold == 0.5).all()
+        assert set(main.segment_id).isdisjoint(found.segment_id)
+        if suffix:
+            assert found.probability_std.isna().all()
+        else:
+            np.testing.assert_allclose(found.probability_std, found["mean"] * 0.25, rtol=1e-6)
+    assert (gpd.read_parquet(folder / "prediction_cut_segments-t30.parquet").threshold == 0.3).all()
+
+
+def test_the_threshold_is_nan_where_nobody_says_it(tile, tmp_path):
+    found = gpd.read_parquet(export_tile(tile, tmp_path / "tile") / "prediction_segments.parquet")
+    assert found.threshold.isna().all()
+    assert found.probability_std.isna().all()
+
+
+def test_parquet_files_carry_the_tags(tile, tmp_path):
+    metadata = {"mmu": 32, "version": "1.2"}
+    folder = export_tile(tile, tmp_path / "tile", ["polygonized", "extent", "metadata"], metadata=metadata)
+    expected = json.loads((folder / "darts_inference.json").read_text(encoding="utf-8"))
+    assert expected["DARTS_mmu"] == 32
+    for name in ("prediction_segments", "prediction_cut_segments", "prediction_extent"):
+        schema = pyarrow.parquet.read_schema(folder / f"{name}.parquet")
+        assert json.loads(schema.metadata[b"darts"]) == expected
+
+
+def test_files_do_not_depend_on_the_number_of_threads(tile, tmp_path, monkeypatch):
+    found = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+        found.append(contents(export_tile(tile, tmp_path / threads / "tile", [*DEFAULT_BANDS, "optical"])))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
@@ -232,6 +366,10 @@ def test_a_kill_in_the_middle_leaves_nothing_that_counts(tile, tmp_path):
         ({"bands": []}, ConfigError, "nothing would be written"),
         ({"ensemble_subsets": "small"}, ConfigError, "list of names"),
         ({"ensemble_subsets": ["large"]}, MissingBandError, "probabilities-large"),
+        ({"thresholds": [0.4]}, MissingBandError, "binarized_segmentation-t40"),
+        ({"thresholds": [0.405]}, ConfigError, "whole numbers? of percent"),
+        ({"thresholds": 0.4}, ConfigError, "list of probabilities"),
+        ({"thresholds": [0.4], "ensemble_subsets": ["a-t40"]}, ConfigError, "another name"),
     ],
 )
 def test_bad_options_stop_before_anything_is_written(tile, tmp_path, options, error, match):

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import ndimage
 
+from darts_export.geodesy import geodesic_area_m2
+from darts_export.vector_files import write_geopackage, write_parquet
 from darts_export.vectors import (
     EXTENT_COLUMNS,
     SEGMENT_COLUMNS,
     extent,
-    geodesic_area_m2,
     segments,
-    write_geopackage,
-    write_parquet,
 )
 
 IDS = {"tile_id": "t", "image_id": "i", "sensor": "s", "acquisition_time": pd.Timestamp("2021-08-21T21:00:00Z")}
@@ -252,3 +251,66 @@ def test_ids_do_not_depend_on_the_number_of_threads(make_tile):
         cv2.setNumThreads(threads)
     for one, two in itertools.pairwise(frames):
         assert one.equals(two)
+
+
+def test_ids_are_stable_and_do_not_depend_on_other_objects(make_tile):
+    found = np.random.default_rng(5).random((60, 70)) > 0.75
+    tile = make_tile({"p": found})
+    probabilities = np.full(found.shape, 0.9)
+    frame = segments(tile, found, probabilities, "m", IDS, threshold=0.5)
+    assert frame.segment_id.is_unique
+    assert frame.segment_id.str.fullmatch("[0-9a-f]{24}").all()
+    again = segments(tile, found.copy(), probabilities * 0.5, "m", IDS, threshold=0.5)
+    assert again.segment_id.tolist() == frame.segment_id.tolist()
+    for row in frame.itertuples():
+        if row.Region_ID % 7:
+            continue
+        alone = painted(frame[frame.Region_ID == row.Region_ID], tile) > 0
+        assert segments(tile, alone, probabilities, "m", IDS, threshold=0.5).segment_id.tolist() == [row.segment_id]
+
+
+def test_whatever_makes_an_object_another_changes_its_id(make_tile):
+    found = np.zeros((20, 20), bool)
+    found[3:6, 4:9] = True
+    moved, changed = np.roll(found, 1, axis=1), found.copy()
+    changed[4, 5] = False
+    tile = make_tile({"p": found})
+    elsewhere = make_tile({"p": found}, corner=(5e5 + 10, 7.6e6))
+    values = np.full(found.shape, 0.9)
+    ids = [
+        segments(tile, found, values, "m", IDS, threshold=0.5),
+        segments(tile, moved, values, "m", IDS, threshold=0.5),
+        segments(tile, changed, values, "m", IDS, threshold=0.5),
+        segments(elsewhere, found, values, "m", IDS, threshold=0.5),
+        segments(tile, found, values, "n", IDS, threshold=0.5),
+        segments(tile, found, values, "m", IDS, threshold=0.4),
+        segments(tile, found, values, "m", IDS),
+        *(segments(tile, found, values, "m", IDS | {key: "other"}, threshold=0.5) for key in ("tile_id", "image_id")),
+    ]
+    assert len({frame.segment_id[0] for frame in ids}) == len(ids)
+
+
+def test_spread_and_surroundings_are_told(make_tile):
+    found = np.zeros((40, 40), bool)
+    found[10:14, 20:24] = True
+    seen = np.zeros_like(found)
+    seen[:, 22:] = True
+    spread = np.full(found.shape, NAN)
+    spread[10:14, 20:22] = 0.25
+    tile = make_tile({"extent": seen})
+    (row,) = segments(tile, found, np.ones(found.shape), "m", IDS, spread=spread).itertuples()
+    assert row.probability_std == 0.25
+    assert row.valid_share_around == pytest.approx(0.5, abs=1e-12)
+    assert row.perimeter_m == pytest.approx(160 / 0.9996, rel=1e-4)
+    (row,) = segments(make_tile({"p": found}), found, np.ones(found.shape), "m", IDS).itertuples()
+    assert np.isnan(row.valid_share_around)
+    assert np.isnan(row.probability_std)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seen=masks)
+def test_the_extents_area_is_that_of_its_outline(make_tile, seen):
+    tile = make_tile({"extent": seen, "quality_data_mask": seen.astype("uint8") * 2})
+    frame = extent(tile, IDS)
+    expected = geodesic_area_m2(frame.geometry.to_numpy(), "EPSG:32608", 200)
+    np.testing.assert_allclose(frame.area_m2, expected, rtol=1e-6)

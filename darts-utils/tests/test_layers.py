@@ -11,7 +11,7 @@ def test_a_threshold_is_named_in_percent(threshold: float, suffix: str) -> None:
 
 @pytest.mark.parametrize("threshold", [0, 1, 0.405, -0.4, 40, float("nan")])
 def test_other_thresholds_have_no_name(threshold: float) -> None:
-    with pytest.raises(ConfigError, match="whole number of percent"):
+    with pytest.raises(ConfigError, match="whole numbers of percent"):
         threshold_suffix(threshold)
 
 

@@ -10,7 +10,7 @@ import shapely
 import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
-from darts_export.rasters import tile_geobox
+from darts_export.rasters import tile_geobox, transformed
 from darts_utils.arrays import to_host
 
 LONGEST_SIDE_PX = 1024
@@ -33,6 +33,9 @@ SMALLEST_OUTLINE_PX = 10
 CAPTION_PX = 30
 NARROWEST_CAPTION_PX = 240
 _SUBPIXEL_BITS = 4
+
+ROWS_AT_ONCE = 16
+"""Rows of the picture that a core makes at a time."""
 
 
 def write_thumbnail(path: Path, tile: xr.Dataset, objects: gpd.GeoDataFrame | None) -> None:
@@ -66,60 +69,55 @@ def _picture_scale(shape: tuple[int, int]) -> float:
 def _background(tile: xr.Dataset, size: tuple[int, int]) -> np.ndarray:
     colours = [name for name in ("red", "green", "blue") if name in tile]
     if len(colours) == 3:
-        planes = [_resized(tile[name], size) for name in colours]
+        planes = [resized(tile[name], size) for name in colours]
         light = np.stack([np.clip(plane / BRIGHTEST, 0, 1) ** (1 / GAMMA) for plane in planes], axis=-1)
     else:
-        light = np.repeat(_resized(tile["probabilities"], size)[..., None] * 0.7, 3, axis=-1)
+        light = np.repeat(resized(tile["probabilities"], size)[..., None] * 0.7, 3, axis=-1)
     missing = np.isnan(light).any(axis=-1)
     picture = np.rint(np.nan_to_num(light) * 255).astype("uint8")
     picture[missing] = NODATA_GREY
     return picture
 
 
-def _resized(band: xr.DataArray, size: tuple[int, int]) -> np.ndarray:
+def resized(band: xr.DataArray, size: tuple[int, int]) -> np.ndarray:
     """Return the mean of the valid pixels under each pixel of the picture; NaN where less than half is valid."""
+    from darts_export.raster_kernels import mean_boxes
+
     values = to_host(band.data)
-    # Every few pixels are enough for a mean, and a full tile needs no copy.
-    step = max(1, min(values.shape) // (4 * max(size)))
-    values = np.array(values[::step, ::step], "float32")
-    valid = np.isfinite(values)
-    if not valid.any():
-        return np.full(size, np.nan, "float32")
-    values[~valid] = 0
-    way = cv2.INTER_AREA if max(size) < max(values.shape) else cv2.INTER_NEAREST
-    total = cv2.resize(values, size[::-1], interpolation=way)
-    share = cv2.resize(valid.astype("float32"), size[::-1], interpolation=way)
-    return np.where(share >= 0.5, total / np.maximum(share, 1e-6), np.nan)
+    mean = np.empty(size, "float32")
+    # Every few rows are enough for a mean.
+    step = max(1, values.shape[0] // (4 * size[0]))
+    mean_boxes(-(-size[0] // ROWS_AT_ONCE), ROWS_AT_ONCE, np.asarray(values), step, mean)
+    return mean
 
 
 def _draw_outlines(picture: np.ndarray, objects: gpd.GeoDataFrame, to_pixel: Any, to_picture: np.ndarray) -> None:
-    matrix = [to_pixel.a, to_pixel.b, to_pixel.d, to_pixel.e, to_pixel.c, to_pixel.f]
-    pixel_geometry = [shapely.affinity.affine_transform(outline, matrix) for outline in objects.geometry]
+    parts, owner = shapely.get_parts(objects.geometry.to_numpy(), return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    points, ring_of_point = shapely.get_coordinates(rings, return_index=True)
+    places = transformed(to_pixel, *points.T) * to_picture
+    fine = np.rint((places - 0.5) * (1 << _SUBPIXEL_BITS)).astype("int32")
+    first = np.searchsorted(ring_of_point, np.arange(len(rings)))
+    ring_of_object = np.searchsorted(owner[part], np.arange(len(objects) + 1))
+    first_of_object = first[ring_of_object[:-1]]
+    low, high = np.minimum.reduceat(fine, first_of_object), np.maximum.reduceat(fine, first_of_object)
+    ring_shapes = np.split(fine, first[1:])
     # Dark first, all of them, so that no halo hides a neighbour's outline.
     for halo in (True, False):
-        for outline, probability in zip(pixel_geometry, objects["mean"], strict=True):
-            colour = (20, 20, 20) if halo else _colour(probability)
-            _draw_one(picture, outline, to_picture, colour, thickness=4 if halo else 2)
+        for number, probability in enumerate(objects["mean"]):
+            colour = (20, 20, 20) if halo else colour_of(probability)
+            thickness = 4 if halo else 2
+            if (high[number] - low[number]).max() < SMALLEST_OUTLINE_PX << _SUBPIXEL_BITS:
+                centre = ((low[number] + high[number]) // 2).tolist()
+                radius = round(0.7 * SMALLEST_OUTLINE_PX * (1 << _SUBPIXEL_BITS))
+                cv2.circle(picture, centre, radius, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+            else:
+                shapes = ring_shapes[ring_of_object[number] : ring_of_object[number + 1]]
+                cv2.polylines(picture, shapes, True, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def _draw_one(
-    picture: np.ndarray, outline: Any, to_picture: np.ndarray, colour: tuple[int, int, int], thickness: int
-) -> None:
-    fine = 1 << _SUBPIXEL_BITS
-    left, top, right, bottom = np.array(outline.bounds) * np.tile(to_picture, 2)
-    if max(right - left, bottom - top) < SMALLEST_OUTLINE_PX:
-        centre = [round(((low + high) / 2 - 0.5) * fine) for low, high in ((left, right), (top, bottom))]
-        radius = round(0.7 * SMALLEST_OUTLINE_PX * fine)
-        cv2.circle(picture, centre, radius, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
-        return
-    rings = [
-        np.rint((shapely.get_coordinates(ring) * to_picture - 0.5) * fine).astype("int32")
-        for ring in shapely.get_rings(shapely.get_parts(outline))
-    ]
-    cv2.polylines(picture, rings, True, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-
-def _colour(probability: float) -> tuple[int, int, int]:
+def colour_of(probability: float) -> tuple[int, int, int]:
+    """Return the colour of an outline; without a probability, that of the lowest."""
     stops = [stop for stop, _ in RAMP]
     at = stops[0] if np.isnan(probability) else probability
     red, green, blue = (round(float(np.interp(at, stops, [c[i] for _, c in RAMP]))) for i in range(3))
@@ -167,7 +165,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, font: Any, left: float, middle: floa
     draw.text((left + 26, middle), "50 %", fill=ink, font=font, anchor="rm")
     for step in range(70):
         x = left + 34 + step
-        draw.line([(x, middle - 4), (x, middle + 4)], fill=_colour(0.5 + step / 140))
+        draw.line([(x, middle - 4), (x, middle + 4)], fill=colour_of(0.5 + step / 140))
     draw.text((left + 112, middle), "100 %", fill=ink, font=font, anchor="lm")
 
 

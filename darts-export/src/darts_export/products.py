@@ -2,68 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import geopandas as gpd
-import numpy as np
-import xarray as xr
 
 from darts_export import preview, vectors
-from darts_export.metadata import as_text, write_metadata
-from darts_export.rasters import tile_geobox, write_raster
-from darts_utils.arrays import to_host
+from darts_export.export import Export
+from darts_export.metadata import write_metadata
+from darts_export.styles import extent_style, segment_style
+from darts_export.vector_files import write_geopackage, write_parquet
 from darts_utils.bands import BANDS, band
 from darts_utils.errors import ConfigError, MissingBandError
+from darts_utils.layers import check_model_names, object_suffixes, threshold_suffix
 
 DEFAULT_BANDS = ("probabilities", "binarized", "polygonized", "extent", "thumbnail")
 
 DEBUG_FILE = "darts_inference_debug.nc"
 
-ENSEMBLE = "ensemble"
-"""`model` of the objects found on the mean of all models."""
-
 _OPTICAL = ("red", "green", "blue", "nir")
 _TERRAIN = ("slope", "relative_elevation", "dem", "aspect", "hillshade", "curvature")
 _TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
-
-
-@dataclass(frozen=True)
-class Export:
-    """One tile on its way to files, and what several products share."""
-
-    tile: xr.Dataset
-    folder: Path
-    models: tuple[str, ...]
-    tags: Mapping[str, Any]
-    ids: Mapping[str, Any]
-
-    @cached_property
-    def segments(self) -> gpd.GeoDataFrame:
-        """Objects of the mean of all models."""
-        return self.objects_of("")
-
-    def objects_of(self, model: str) -> gpd.GeoDataFrame:
-        """Objects of a model (empty: of the mean), with statistics of its own probabilities."""
-        suffix = f"-{model}" if model else ""
-        found = to_host(self.tile[f"binarized_segmentation{suffix}"].data).astype(bool)
-        probabilities = to_host(self.tile[f"probabilities{suffix}"].data)
-        return vectors.segments(self.tile, found, probabilities, model or ENSEMBLE, self.ids)
-
-    def cut_objects_of(self, model: str) -> gpd.GeoDataFrame:
-        """Objects that postprocessing removed because they reach outside the extent."""
-        name = f"cut_probabilities-{model}" if model else "cut_probabilities"
-        if name in self.tile:
-            probabilities = to_host(self.tile[name].data)
-        else:
-            probabilities = np.full(tile_geobox(self.tile).shape, np.float32(np.nan))
-        return vectors.segments(self.tile, np.isfinite(probabilities), probabilities, model or ENSEMBLE, self.ids)
-
-    def raster(self, file: str, *names: str) -> None:
-        """Write one raster of the bands `names`."""
-        write_raster(self.folder / file, self.tile, names, as_text(self.tags))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,29 +29,43 @@ class Product:
     token: str
     contents: str
     files: tuple[str, ...]
-    """Names; `{model}` stands for "" and, where `per_model`, for "-<model>" of each ensemble subset."""
+    """Names; `{model}` stands for "" and, where `per_model`, for "-<model>" of each ensemble subset; where
+    `per_threshold`, also for each of these with "-t40" after it."""
     write: Callable[[Export], None]
     needs: tuple[str, ...] = ()
-    """Variables of the tile; `{model}` as in `files`."""
+    """Variables of the tile; `{model}` as in `files`, `{probability}` without thresholds."""
     any_of: tuple[tuple[str, ...], ...] = ()
     """Groups of variables of which the tile must have at least one, whole."""
     per_model: bool = False
+    per_threshold: bool = False
+    reads_files: bool = False
+    """Whether it describes the files of the others, and so comes after them."""
 
-    def filled(self, names: tuple[str, ...], models: Sequence[str]) -> list[str]:
-        """Return names with the models put in."""
-        suffixes = ["", *(f"-{model}" for model in models if self.per_model)]
-        return [name.replace("{model}", suffix) for suffix in suffixes for name in names]
+    def filled(self, names: tuple[str, ...], models: Sequence[str], thresholds: Sequence[float] = ()) -> list[str]:
+        """Return names with the models and thresholds put in."""
+        models = models if self.per_model else ()
+        found = []
+        for name in names:
+            further = thresholds if self.per_threshold and "{probability}" not in name else ()
+            suffixes = object_suffixes(models, further)
+            found += [name.replace("{model}", suffix).replace("{probability}", suffix) for suffix in suffixes]
+        return found
 
 
 def expected_files(
-    bands: Sequence[str] = DEFAULT_BANDS, ensemble_subsets: Sequence[str] = (), *, debug: bool = False
+    bands: Sequence[str] = DEFAULT_BANDS,
+    ensemble_subsets: Sequence[str] = (),
+    *,
+    debug: bool = False,
+    thresholds: Sequence[float] = (),
 ) -> tuple[str, ...]:
     """Return the names of the files that an export of `bands` writes."""
     tokens, models = check_names("bands", bands), check_names("ensemble_subsets", ensemble_subsets)
+    further = check_thresholds(thresholds, models)
     files: list[str] = []
     for token in tokens:
         product = PRODUCTS.get(token)
-        files += product.filled(product.files, models) if product else [f"{token}.tif"]
+        files += product.filled(product.files, models, further) if product else [f"{token}.tif"]
     return tuple(dict.fromkeys([*files, *([DEBUG_FILE] if debug else [])]))
 
 
@@ -129,6 +99,19 @@ def check_names(parameter: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def check_thresholds(thresholds: Sequence[float], models: Sequence[str]) -> tuple[float, ...]:
+    """Return further thresholds without duplicates.
+
+    Raises:
+        ConfigError: one is no whole number of percent, or a model's name could be taken for one.
+    """
+    if isinstance(thresholds, str | float | int):
+        raise ConfigError(f"thresholds is a list of probabilities; got {thresholds!r}")
+    if thresholds:
+        check_model_names(models)
+    return tuple({threshold_suffix(threshold): float(threshold) for threshold in thresholds}.values())
+
+
 def _in_band_table(name: str) -> bool:
     try:
         band(name)
@@ -138,29 +121,30 @@ def _in_band_table(name: str) -> bool:
 
 
 def _write_probabilities(export: Export) -> None:
-    for suffix in _suffixes(export):
+    for suffix in object_suffixes(export.models):
         export.raster(f"probabilities{suffix}.tif", f"probabilities{suffix}")
 
 
 def _write_binarized(export: Export) -> None:
-    for suffix in _suffixes(export):
+    for suffix in object_suffixes(export.models, export.thresholds):
         export.raster(f"binarized{suffix}.tif", f"binarized_segmentation{suffix}")
 
 
 def _write_polygonized(export: Export) -> None:
-    for model in ("", *export.models):
-        found = export.objects_of(model) if model else export.segments
-        suffix = f"-{model}" if model else ""
-        vectors.write_parquet(export.folder / f"prediction_segments{suffix}.parquet", found)
-        vectors.write_geopackage(export.folder / f"prediction_segments{suffix}.gpkg", found)
-        cut = export.cut_objects_of(model)
-        vectors.write_parquet(export.folder / f"prediction_cut_segments{suffix}.parquet", cut)
+    for threshold in (None, *export.thresholds):
+        for model in ("", *export.models):
+            suffix = (f"-{model}" if model else "") + ("" if threshold is None else threshold_suffix(threshold))
+            found = export.objects_of(model, threshold)
+            write_parquet(export.folder / f"prediction_segments{suffix}.parquet", found, export.tags)
+            write_geopackage(export.folder / f"prediction_segments{suffix}.gpkg", found, segment_style())
+            cut = export.cut_objects_of(model, threshold)
+            write_parquet(export.folder / f"prediction_cut_segments{suffix}.parquet", cut, export.tags)
 
 
 def _write_extent(export: Export) -> None:
     polygons = vectors.extent(export.tile, export.ids)
-    vectors.write_parquet(export.folder / "prediction_extent.parquet", polygons)
-    vectors.write_geopackage(export.folder / "prediction_extent.gpkg", polygons)
+    write_parquet(export.folder / "prediction_extent.parquet", polygons, export.tags)
+    write_geopackage(export.folder / "prediction_extent.gpkg", polygons, extent_style())
 
 
 def _write_thumbnail(export: Export) -> None:
@@ -168,8 +152,16 @@ def _write_thumbnail(export: Export) -> None:
     preview.write_thumbnail(export.folder / "thumbnail.jpg", export.tile, export.segments if found else None)
 
 
-def _suffixes(export: Export) -> list[str]:
-    return ["", *(f"-{model}" for model in export.models)]
+def _write_report(export: Export) -> None:
+    from darts_export.report import write_report
+
+    write_report(export.folder / "preview.html", export)
+
+
+def _write_item(export: Export) -> None:
+    from darts_export.stac import write_item
+
+    write_item(export.folder / "item.json", export)
 
 
 _ROWS = (
@@ -177,7 +169,7 @@ _ROWS = (
         token="probabilities",
         contents="probability in percent, nodata 255 outside the extent",
         files=("probabilities{model}.tif",),
-        needs=("probabilities{model}",),
+        needs=("probabilities{probability}",),
         per_model=True,
         write=_write_probabilities,
     ),
@@ -187,6 +179,7 @@ _ROWS = (
         files=("binarized{model}.tif",),
         needs=("binarized_segmentation{model}",),
         per_model=True,
+        per_threshold=True,
         write=_write_binarized,
     ),
     Product(
@@ -197,8 +190,9 @@ _ROWS = (
             "prediction_segments{model}.gpkg",
             "prediction_cut_segments{model}.parquet",
         ),
-        needs=("binarized_segmentation{model}", "probabilities{model}"),
+        needs=("binarized_segmentation{model}", "probabilities{probability}"),
         per_model=True,
+        per_threshold=True,
         write=_write_polygonized,
     ),
     Product(
@@ -241,6 +235,21 @@ _ROWS = (
         contents="ids, models, parameters and software version as JSON, as in the tags of the rasters",
         files=("darts_inference.json",),
         write=lambda export: write_metadata(export.folder / "darts_inference.json", export.tags),
+    ),
+    Product(
+        token="report",
+        contents="a page that needs no network: picture, layers, polygons with their attributes, metadata",
+        files=("preview.html",),
+        any_of=(_OPTICAL[:3], ("probabilities",)),
+        write=_write_report,
+        reads_files=True,
+    ),
+    Product(
+        token="stac",
+        contents="STAC item of the tile: place, time, model, and the files beside it",
+        files=("item.json",),
+        write=_write_item,
+        reads_files=True,
     ),
 )
 

@@ -1,22 +1,29 @@
 """A tile to its folder of files, whole or not at all; and whether a folder holds them."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from darts_export.completeness import is_complete
 from darts_export.debug import write_debug
+from darts_export.export import Export
 from darts_export.metadata import darts_tags, identity
-from darts_export.products import DEBUG_FILE, DEFAULT_BANDS, PRODUCTS, Export, check_names, expected_files
+from darts_export.products import DEBUG_FILE, DEFAULT_BANDS, PRODUCTS, check_names, check_thresholds, expected_files
 from darts_export.rasters import tile_geobox
 from darts_utils.bands import require_bands
 from darts_utils.errors import ConfigError, MissingBandError, StoreError
 from darts_utils.store import remove_leftovers, replacing
+from darts_utils.threads import on_all_cores
+
+_WRITE_ERRORS = (OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, sqlite3.Error)
+"""What comes of a full disk, by what was being written."""
 
 
 def export_tile(
@@ -26,6 +33,8 @@ def export_tile(
     ensemble_subsets: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     debug: bool = False,
+    *,
+    thresholds: Sequence[float] = (),
 ) -> Path:
     """Write the products `bands` of a tile into the folder `out_dir` and return it.
 
@@ -40,6 +49,7 @@ def export_tile(
         metadata: what the files' `DARTS_*` tags say besides the tile's ids, such as models and parameters. What
             changes from run to run does not belong here.
         debug: also write the whole tile as NetCDF.
+        thresholds: further thresholds of `prepare_export`, whose objects are written too.
 
     Raises:
         ConfigError: an export band is unknown, or the tile has no geobox; before anything is written.
@@ -48,18 +58,19 @@ def export_tile(
     """
     folder = Path(out_dir)
     tokens, models = check_names("bands", bands), check_names("ensemble_subsets", ensemble_subsets)
-    _check_tile(tile, tokens, models)
+    further = check_thresholds(thresholds, models)
+    _check_tile(tile, tokens, models, further)
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"cannot write the tile's folder {folder}: a file has this name. Move it, or choose another.")
     tags = darts_tags(tile, metadata, folder.name)
-    files = expected_files(tokens, models, debug=debug)
+    files = expected_files(tokens, models, debug=debug, thresholds=further)
     remove_leftovers(folder)
     with replacing(folder) as temporary:
         temporary.mkdir()
-        export = Export(tile, temporary, models, tags, identity(tile, folder.name))
+        export = Export(tile, temporary, models, tags, identity(tile, folder.name), further)
         try:
             _write(export, tokens, debug)
-        except (OSError, RasterioError, DataSourceError, sqlite3.Error) as error:
+        except _WRITE_ERRORS as error:
             raise StoreError(f"cannot write {folder}: {error}. Is the disk full?") from error
         # GDAL can fail without a word when a disk is full: nothing gets its name before it was read.
         damaged = [file for file in files if not is_complete(temporary / file)]
@@ -74,10 +85,11 @@ def missing_outputs(
     ensemble_subsets: Sequence[str] = (),
     *,
     debug: bool = False,
+    thresholds: Sequence[float] = (),
 ) -> Literal["all", "some", "none"]:
     """Return how many of the files that `export_tile` would write are missing; damaged ones count as missing."""
     folder = Path(out_dir)
-    files = expected_files(bands, ensemble_subsets, debug=debug)
+    files = expected_files(bands, ensemble_subsets, debug=debug, thresholds=thresholds)
     if not folder.is_dir():
         return "all"
     missing = sum(not is_complete(folder / file) for file in files)
@@ -86,7 +98,7 @@ def missing_outputs(
     return "all" if missing == len(files) else "some"
 
 
-def _check_tile(tile: xr.Dataset, tokens: Sequence[str], models: Sequence[str]) -> None:
+def _check_tile(tile: xr.Dataset, tokens: Sequence[str], models: Sequence[str], thresholds: Sequence[float]) -> None:
     tile_geobox(tile)
     variables = [str(name) for name in tile.data_vars]
     unknown = [name for name in tokens if name not in PRODUCTS and name not in variables]
@@ -97,19 +109,23 @@ def _check_tile(tile: xr.Dataset, tokens: Sequence[str], models: Sequence[str]) 
         )
     for product in (PRODUCTS[token] for token in tokens if token in PRODUCTS):
         purpose = f"export band {product.token!r}"
-        require_bands(tile, *product.filled(product.needs, models), purpose=purpose)
+        require_bands(tile, *product.filled(product.needs, models, thresholds), purpose=purpose)
         if product.any_of and not any(set(group) <= set(variables) for group in product.any_of):
             possible = ", ".join(" with ".join(group) for group in product.any_of)
             raise MissingBandError(f"{purpose} needs at least one of {possible}; the tile has {', '.join(variables)}")
 
 
 def _write(export: Export, tokens: Sequence[str], debug: bool) -> None:
-    for token in tokens:
-        if token in PRODUCTS:
-            PRODUCTS[token].write(export)
-    for name in tokens:
-        # A variable such as probabilities-<model> may be there already as part of a product.
-        if name not in PRODUCTS and not (export.folder / f"{name}.tif").exists():
-            export.raster(f"{name}.tif", name)
-    if debug:
-        write_debug(export.folder / DEBUG_FILE, export.tile)
+    products = [PRODUCTS[token] for token in tokens if token in PRODUCTS]
+    files = {file for product in products for file in product.filled(product.files, export.models, export.thresholds)}
+    # A variable such as probabilities-<model> may be part of a product.
+    variables = [name for name in tokens if name not in PRODUCTS and f"{name}.tif" not in files]
+    jobs: list[Callable[[], object]] = [
+        *(partial(product.write, export) for product in products if not product.reads_files),
+        *(partial(export.raster, f"{name}.tif", name) for name in variables),
+        *([partial(write_debug, export.folder / DEBUG_FILE, export.tile)] if debug else []),
+    ]
+    on_all_cores(lambda job: job(), jobs)
+    for product in products:
+        if product.reads_files:
+            product.write(export)

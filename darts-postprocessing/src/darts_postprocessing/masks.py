@@ -1,22 +1,21 @@
 """Masks of valid pixels: erosion by a disk, and the frame along the tile's edge."""
 
+import math
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import xarray as xr
 
 from darts_utils.arrays import Device, array_namespace, resolve_array_device, to_device
 from darts_utils.errors import ConfigError
+from darts_utils.threads import on_all_cores
 
 Raster = TypeVar("Raster", xr.DataArray, Any)
 """A DataArray, or a plain array (numpy, cupy)."""
 
-SMALL_DISK_PX = 16
-"""Up to this radius OpenCV's erosion beats the distance transform, whose time does not depend on the radius."""
-
-BLOCK_PX = 512
-"""Distances are taken block by block (with a halo), so that blocks without a border cost nothing."""
+ROWS_AT_ONCE = 256
+"""Masks are compared on this many rows at a time, on all cores."""
 
 
 def erode_mask(mask: Raster, size: int, device: Device = None, edge_size: int | None = None) -> Raster:
@@ -47,6 +46,33 @@ def erode_mask(mask: Raster, size: int, device: Device = None, edge_size: int | 
     return _erode(mask, size, frame_px)
 
 
+def valid_pixels(probs: Any, quality: Any, level: int) -> Any:
+    """Return where probabilities are not NaN and the quality is at least `level`, bool (y, x)."""
+    xp = array_namespace(probs, quality)
+    valid = xp.empty(probs.shape, bool)
+
+    def fill(rows: slice) -> None:
+        xp.equal(probs[rows], probs[rows], out=valid[rows])  # NaN alone is not itself
+        if level > 0:
+            valid[rows] &= quality[rows] >= level
+
+    if xp is np:
+        on_all_cores(fill, _row_blocks(len(valid)))
+    else:
+        fill(slice(None))
+    return valid
+
+
+def keep_within(extent: Any, values: Any) -> Any:
+    """Return `values` (floats) with NaN outside the extent."""
+    xp = array_namespace(extent, values)
+    if xp is not np or values.dtype != np.float32:
+        return xp.where(extent, values, xp.float32(xp.nan))
+    from darts_postprocessing.runs import copy_within  # loads numba
+
+    return copy_within(extent, values)
+
+
 def as_bool(mask: Any) -> Any:
     """Return a mask as bool, without a copy where it is that already; any non-zero value is True."""
     return mask if mask.dtype == bool else mask != 0
@@ -68,12 +94,10 @@ def _erode(mask: Any, size: int, frame_px: int) -> Any:
     valid = as_bool(mask)
     if array_namespace(valid) is not np:
         eroded = _erode_on_gpu(valid, size)
-    elif size == 0 or valid.all():
+    elif size == 0 or valid.size == 0:
         eroded = valid.copy()
-    elif size <= SMALL_DISK_PX:
-        eroded = cv2.erode(np.ascontiguousarray(valid).view(np.uint8), _disk(size)).view(bool)
     else:
-        eroded = _erode_by_distance(np.ascontiguousarray(valid).view(np.uint8), size)
+        eroded = _erode_by_sweeps(np.ascontiguousarray(valid), size)
     if frame_px:
         eroded[:frame_px] = False
         eroded[-frame_px:] = False
@@ -82,28 +106,20 @@ def _erode(mask: Any, size: int, frame_px: int) -> Any:
     return eroded
 
 
-def _disk(radius: int) -> np.ndarray:
-    square = np.arange(-radius, radius + 1) ** 2
-    return (square[:, None] + square <= radius**2).astype(np.uint8)
+def _erode_by_sweeps(valid: np.ndarray, radius: int) -> np.ndarray:
+    from darts_postprocessing import erosion_kernels as kernels  # loads numba
 
-
-def _erode_by_distance(valid: np.ndarray, radius: int) -> np.ndarray:
-    eroded = np.empty(valid.shape, bool)
     height, width = valid.shape
-    step = max(BLOCK_PX, 2 * radius)
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            block = eroded[top : top + step, left : left + step]
-            above, before = max(0, top - radius), max(0, left - radius)
-            around = valid[above : top + step + radius, before : left + step + radius]
-            count = cv2.countNonZero(around)
-            if count in (0, around.size):
-                block[:] = count > 0
-                continue
-            distance = cv2.distanceTransform(around, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            rows, columns = block.shape
-            inner = distance[top - above :, left - before :][:rows, :columns]
-            np.greater(inner, _just_above(radius), out=block)
+    radius = min(radius, height + width)  # further than any two pixels
+    far = radius + 1
+    near = np.empty((height, (width + 7) // 8 * 8), np.min_scalar_type(far + 1))
+    kernels.count_rows(math.ceil(near.shape[1] / kernels.BLOCK_COLUMNS), valid, far, near)
+    reaches = np.array([*(math.isqrt(radius**2 - rows**2) for rows in range(radius + 1)), -(2**40)])
+    far_word = np.full(8, far, near.dtype).view(np.uint64)[0]
+    eroded = np.empty(valid.shape, bool)
+    kernels.reach_along_rows(
+        math.ceil(height / kernels.BLOCK_ROWS), near, near.view(np.uint64), far_word, reaches, eroded
+    )
     return eroded
 
 
@@ -112,9 +128,10 @@ def _erode_on_gpu(valid: Any, radius: int) -> Any:
         return valid.copy()
     from cucim.core.operations.morphology import distance_transform_edt
 
-    return distance_transform_edt(valid) > _just_above(radius)
-
-
-def _just_above(radius: int) -> float:
     # Squared distances are integers: halfway to the next one, rounding of the root cannot matter.
-    return float(np.sqrt(radius**2 + 0.5))
+    return distance_transform_edt(valid) > math.sqrt(radius**2 + 0.5)
+
+
+def _row_blocks(height: int) -> Iterator[slice]:
+    for start in range(0, height, ROWS_AT_ONCE):
+        yield slice(start, start + ROWS_AT_ONCE)

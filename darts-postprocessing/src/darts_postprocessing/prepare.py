@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
-from darts_postprocessing.masks import check_pixels, erode_mask
-from darts_postprocessing.objects import check_threshold, find_objects
-from darts_utils.arrays import Device, array_namespace, resolve_array_device, to_device
+from darts_postprocessing.masks import check_pixels, erode_mask, keep_within, valid_pixels
+from darts_postprocessing.objects import ObjectRules, check_threshold, choose_objects
+from darts_utils.arrays import Device, on_device_of, resolve_array_device, to_device
 from darts_utils.bands import describe, require_bands
-from darts_utils.errors import ConfigError
+from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
+from darts_utils.layers import check_model_names, threshold_suffix
 
 QUALITY_LEVELS = {"none": 0, "low_quality": 1, "high_quality": 2}
 """The names of the quality levels."""
@@ -26,14 +28,20 @@ def prepare_export(
     ensemble_subsets: Sequence[str] = (),
     device: Device = None,
     edge_erosion_size: int | None = None,
+    *,
+    more_thresholds: Sequence[float] = (),
+    grow_threshold: float | None = None,
+    max_water_share: float | None = None,
+    min_object_area: float | None = None,
 ) -> xr.Dataset:
     """Return the tile with its extent and objects, and with probabilities only inside the extent.
 
     `extent` holds the pixels of at least `quality_level` whose probability is not NaN, eroded by a disk, without a
     frame along the tile's edge. Objects are found on the probabilities as they are before that mask: one with any
     pixel outside the extent goes whole, and is kept in `cut_probabilities` so that a merge can join it with its other
-    part in the neighbouring tile. With quality level 0 nothing is eroded and no frame is cut; pixels without a
-    probability stay outside.
+    part in the neighbouring tile. What else removes objects (size, area, water, no seed) is not asked of those, of which
+    only a part may be seen, and what it removes is not in `cut_probabilities`. With quality level 0 nothing is eroded and no
+    frame is cut; pixels without a probability stay outside.
 
     Args:
         tile: with `probabilities` and `quality_data_mask`; not changed.
@@ -44,59 +52,74 @@ def prepare_export(
         ensemble_subsets: models whose `probabilities-<model>` get objects of their own.
         device: where to compute; None is where the tile lives.
         edge_erosion_size: width of the frame in pixels; None is `mask_erosion_size`, 0 is no frame.
+        more_thresholds: further thresholds in whole percent, each with objects of its own in layers that end with
+            `-t40` for 0.40.
+        grow_threshold: objects grow to it: they are regions above `grow_threshold` that hold a pixel above the
+            threshold (hysteresis). At most each threshold in use; None is the threshold itself.
+        max_water_share: objects of which a larger share of pixels is water in `s2_scl` go; 0 to 1, None keeps them.
+        min_object_area: objects with a smaller area go, in m² on the ellipsoid; beside `min_object_size`. The area is
+            that of the pixel at the object's centroid times the number of pixels (error below 0.001 %).
 
     Returns:
         A new tile with `extent` and `binarized_segmentation` (bool), `cut_probabilities` (float32, NaN where nothing
-        was cut) and the last two again for each subset; all `probabilities…` and `probability_std` are NaN outside
-        the extent.
+        was cut) and the last two again for each subset and each further threshold; all `probabilities…` and
+        `probability_std` are NaN outside the extent.
 
     Raises:
-        MissingBandError: the tile lacks probabilities or its quality mask.
+        MissingBandError: the tile lacks probabilities, its quality mask, or `s2_scl` where `max_water_share` needs it.
         ConfigError: a parameter has a value that cannot work.
+        GridMismatchError: `min_object_area` needs a grid, which the tile lacks.
     """
     level = _quality_level(quality_level)
     check_threshold(bin_threshold)
     check_pixels("mask_erosion_size", mask_erosion_size)
-    check_pixels("min_object_size", min_object_size)
+    rules = ObjectRules(
+        min_size_px=min_object_size, grow_threshold=grow_threshold, max_water_share=max_water_share,
+        min_area_m2=min_object_area,
+    )  # fmt: skip
     frame_px = mask_erosion_size if edge_erosion_size is None else edge_erosion_size
     check_pixels("edge_erosion_size", frame_px)
-    suffixes = ("", *(f"-{model}" for model in _checked_names(ensemble_subsets)))
-    layers = [f"probabilities{suffix}" for suffix in suffixes]
-    require_bands(tile, "quality_data_mask", *layers, purpose="prepare_export")
-    masked_names = [name for name in map(str, tile.data_vars) if _is_probability(name)]
+    models = _models(ensemble_subsets)
+    suffixes = _suffixes_by_threshold(bin_threshold, more_thresholds, models)
+    rules.check_thresholds(list(suffixes))
+    require_bands(
+        tile, "quality_data_mask", "probabilities", *(f"probabilities-{model}" for model in models),
+        purpose="prepare_export",
+    )  # fmt: skip
+    geobox = None if min_object_area is None else _geobox(tile)
+    masked = [name for name in map(str, tile.data_vars) if _is_probability(name)]
+    used = [*masked, "quality_data_mask"]
+    if max_water_share is not None:
+        _require_classes(tile)
+        used.append("s2_scl")
     if device is not None:
         # Only what is used here moves; the other bands stay where they are.
-        used = tile[[*masked_names, "quality_data_mask"]]
-        tile = tile.assign(to_device(used, resolve_array_device(device)).data_vars)
+        tile = tile.assign(to_device(tile[used], resolve_array_device(device)).data_vars)
 
-    extent = _extent(tile, level, mask_erosion_size, frame_px)
-    xp = array_namespace(extent)
-    dims = tile["probabilities"].dims
-    added: dict[str, xr.DataArray] = {"extent": _band(tile, dims, extent, "extent")}
-    for suffix in suffixes:
-        probs = tile[f"probabilities{suffix}"].data
-        objects = find_objects(probs, bin_threshold, min_object_size, extent)
-        binarized, cut = f"binarized_segmentation{suffix}", f"cut_probabilities{suffix}"
-        added[binarized] = _band(tile, dims, objects.kept, binarized)
-        added[cut] = _band(tile, dims, xp.where(objects.cut, probs, xp.float32(xp.nan)), cut)
-    for name in masked_names:
-        layer = tile[name]
-        added[name] = layer.copy(deep=False, data=xp.where(extent, layer.data, xp.float32(xp.nan)))
+    with on_device_of(tile["probabilities"].data):
+        extent = valid_pixels(tile["probabilities"].data, tile["quality_data_mask"].data, level)
+        if level > 0:
+            extent = erode_mask(extent, mask_erosion_size, edge_size=frame_px)
+        added = {"extent": _band(tile, extent, "extent")}
+        classes = None if max_water_share is None else tile["s2_scl"].data
+        for model in ("", *(f"-{model}" for model in models)):
+            probs = tile[f"probabilities{model}"].data
+            for found in choose_objects(probs, list(suffixes), rules, extent, scene_classes=classes, geobox=geobox):
+                binarized, cut = f"binarized_segmentation{model}", f"cut_probabilities{model}"
+                suffix = suffixes[found.threshold]
+                added[binarized + suffix] = _band(tile, found.regions.mask_of(found.kept), binarized, suffix)
+                added[cut + suffix] = _band(tile, found.regions.values_of(found.cut), cut, suffix)
+        for name in masked:
+            added[name] = tile[name].copy(deep=False, data=keep_within(extent, tile[name].data))
     return tile.assign(added)
 
 
-def _extent(tile: xr.Dataset, level: int, erosion_px: int, frame_px: int) -> Any:
-    probs = tile["probabilities"].data
-    xp = array_namespace(probs)
-    valid = ~xp.isnan(probs)
-    if level == 0:
-        return valid
-    valid &= tile["quality_data_mask"].data >= level
-    return erode_mask(valid, erosion_px, edge_size=frame_px)
-
-
-def _band(tile: xr.Dataset, dims: tuple[Any, ...], values: Any, name: str) -> xr.DataArray:
-    return describe(xr.DataArray(values, dims=dims, coords=tile["probabilities"].coords), name, _SOURCE)
+def _band(tile: xr.Dataset, values: Any, name: str, suffix: str = "") -> xr.DataArray:
+    probs = tile["probabilities"]
+    layer = describe(xr.DataArray(values, dims=probs.dims, coords=probs.coords), name, _SOURCE)
+    if not suffix:
+        return layer
+    return layer.rename(name + suffix).assign_attrs(long_name=f"{layer.attrs['long_name']}, threshold 0.{suffix[-2:]}")
 
 
 def _quality_level(level: int | str) -> int:
@@ -106,10 +129,46 @@ def _quality_level(level: int | str) -> int:
     return int(known)
 
 
-def _checked_names(models: Sequence[str]) -> Sequence[str]:
-    if isinstance(models, str):
-        raise ConfigError(f"ensemble_subsets is a list of model names; got the text {models!r}")
-    return models
+def _models(ensemble_subsets: Sequence[str]) -> Sequence[str]:
+    if isinstance(ensemble_subsets, str):
+        raise ConfigError(f"ensemble_subsets is a list of model names; got the text {ensemble_subsets!r}")
+    return ensemble_subsets
+
+
+def _suffixes_by_threshold(
+    bin_threshold: float, more_thresholds: Sequence[float], models: Sequence[str]
+) -> dict[float, str]:
+    """Return by threshold what the names of its layers end with."""
+    if isinstance(more_thresholds, str | int | float):
+        raise ConfigError(f"more_thresholds is a list of thresholds; got {more_thresholds!r}")
+    if more_thresholds:
+        check_model_names(models)
+    suffixes = {bin_threshold: ""}
+    for threshold in more_thresholds:
+        if any(abs(threshold - other) < 1e-9 for other in suffixes):
+            raise ConfigError(
+                f"more_thresholds names {threshold!r} twice, or it is bin_threshold itself; give each threshold once"
+            )
+        suffixes[threshold] = threshold_suffix(threshold)
+    return suffixes
+
+
+def _geobox(tile: xr.Dataset) -> GeoBox:
+    geobox = tile.odc.geobox
+    if geobox is None or geobox.crs is None:
+        raise GridMismatchError(
+            f"min_object_area needs a tile with a grid and a CRS, tile {tile.attrs.get('tile_id') or 'without an id'} "
+            "has none. Give the smallest size in pixels instead (min_object_size), or load the tile with its CRS."
+        )
+    return geobox
+
+
+def _require_classes(tile: xr.Dataset) -> None:
+    if "s2_scl" not in tile.data_vars:
+        raise MissingBandError(
+            f"tile {tile.attrs.get('tile_id') or 'without an id'} lacks s2_scl, which max_water_share needs; only "
+            "Sentinel-2 scenes with a scene classification have it. Leave max_water_share out for this tile."
+        )
 
 
 def _is_probability(name: str) -> bool:

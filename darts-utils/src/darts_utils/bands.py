@@ -11,7 +11,7 @@ import xarray as xr
 from darts_utils.arrays import array_namespace
 from darts_utils.errors import ConfigError, MissingBandError
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 16
 """Encoding computes in float64 on this many rows at a time, so that the extra memory stays small."""
 
 

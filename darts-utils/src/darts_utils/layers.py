@@ -13,11 +13,11 @@ def threshold_suffix(threshold: float) -> str:
     """Return what the names of a further threshold's layers and files end with: "-t40" for 0.40.
 
     Raises:
-        ConfigError: it is no whole number of percent in 1 … 99.
+        ConfigError: it is not a whole number of percent in 0.01 … 0.99.
     """
     percent = round(threshold * 100) if math.isfinite(threshold) else 0
     if not 1 <= percent <= 99 or abs(threshold * 100 - percent) > 1e-9:
-        raise ConfigError(f"a further threshold must be a whole number of percent in 0.01 … 0.99, got {threshold!r}")
+        raise ConfigError(f"more_thresholds must be whole numbers of percent in 0.01 … 0.99, got {threshold!r}")
     return f"-t{percent:02d}"
 
 

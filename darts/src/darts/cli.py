@@ -16,9 +16,7 @@ from darts_utils.errors import DartsError
 EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
 
-LATER_OPTIONS = frozenset(
-    {"executor", "devices", "shard", "memory-budget", "skip-failed", "max-failures", "fail-fast", "log-json"}
-)
+LATER_OPTIONS = frozenset({"executor", "devices", "shard", "skip-failed", "max-failures", "fail-fast", "log-json"})
 """Documented options that later versions bring."""
 
 GLOBAL_OPTIONS = Group("Global options", sort_key=100)
@@ -71,7 +69,7 @@ model.command("darts.commands.model:info", name="info", help="Show what model fi
 model.command("darts.commands.model:convert", name="convert", help="Write a model in the one form of darts.")
 app.command("darts.commands.later:status", name="status", help="Read an output folder's ledger (later).")
 app.command("darts.commands.later:verify", name="verify", help="Check an output folder's files (later).")
-app.command("darts.commands.later:merge", name="merge", help="Combine tiles into the DARTS dataset (later).")
+app.command("darts.commands.merge:merge", name="merge", help="Combine tiles into the DARTS dataset.")
 app.command("darts.commands.later:train", name="train", help="Train models (later).")
 
 

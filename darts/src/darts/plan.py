@@ -28,6 +28,9 @@ from darts_utils.arrays import to_host
 
 logger = logging.getLogger("darts.plan")
 
+REPORTED = ("relative_elevation", "hillshade", "slope")
+"""Features that the report of a tile shows where models need them anyway."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
@@ -49,6 +52,14 @@ class PlanOptions:
     write_model_outputs: bool
     offline: bool
     debug_data: bool
+    precision: str | None = None
+    runtime: str = "torch"
+    augment: bool = False
+    model_weights: Mapping[str, float] | None = None
+    more_thresholds: tuple[float, ...] = ()
+    grow_threshold: float | None = None
+    min_object_area: float | None = None
+    max_water_share: float | None = None
     memory_budget: int | None = None
     """Bytes; a tile that would take more is worked on in strips. It does not shape results."""
 
@@ -59,12 +70,17 @@ class Plan:
     def __init__(self, source: Source, models: Mapping[str, Path], options: PlanOptions, *, device: str) -> None:
         self.source = source
         self.options = options
-        self.ensemble = EnsembleV1(dict(models), device=device)
+        self.ensemble = EnsembleV1(
+            dict(models), device, weights=options.model_weights, precision=options.precision, runtime=options.runtime
+        )
         self.subsets = tuple(self.ensemble.model_names) if options.write_model_outputs and len(models) > 1 else ()
         self.home = device if device == "cpu" or importlib.util.find_spec("cupy") else "cpu"
         """Where features are made; with a GPU and cupy, the tile goes up once and stays until it is segmented."""
         self.timings = Timings()
         self.features = needed_features(self.ensemble.required_bands, options.export_bands)
+        shown = REPORTED if "report" in options.export_bands else ()
+        self.exported = needed_features([name for name in self.features if name in shown], options.export_bands)
+        """Features that the files need; those that only models need are let go of before."""
         logger.info(
             "models %s on %s need %s", ", ".join(self.ensemble.model_names), device, ", ".join(self.required_bands)
         )
@@ -82,7 +98,10 @@ class Plan:
 
     def missing(self, tile: Tile) -> str:
         """Return "all", "some" or "none": which of a tile's files are still to be made."""
-        return missing_outputs(tile.output, self.options.export_bands, self.subsets, debug=self.options.debug_data)
+        o = self.options
+        return missing_outputs(
+            tile.output, o.export_bands, self.subsets, debug=o.debug_data, thresholds=o.more_thresholds
+        )
 
     def process(self, tile: Tile, on_step: Callable[[str], None]) -> None:
         """Load, preprocess, segment, postprocess and export one tile; `on_step` hears of each step."""
@@ -129,14 +148,14 @@ class Plan:
             "batch_size": o.batch_size,
             "reflection": o.reflection,
             "keep_inputs": bool(self.subsets),
+            "augment": o.augment,
         }
         inputs = (optical, dem, tcvis)
-        exported = needed_features((), o.export_bands)
         if self._in_strips(tile, inputs):
             # The features that only models need are made row by row, and never held as a whole.
             rows = FeatureRows(*inputs, preprocessing)
             layers = run("Segmenting", self.ensemble.segment_rows, rows, **patches)
-            features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=exported)
+            features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=self.exported)
             segmented = features.assign(layers)
             del rows, layers, inputs, optical, dem, tcvis
         else:
@@ -144,7 +163,7 @@ class Plan:
             del inputs, optical, dem, tcvis
             segmented = run("Segmenting", self.ensemble.segment_tile, features, **patches)
             if not o.debug_data:
-                segmented = segmented.drop_vars([name for name in self.features if name not in exported])
+                segmented = segmented.drop_vars([name for name in self.features if name not in self.exported])
         segmented = to_host(segmented)
         del features
         ready = run(
@@ -158,6 +177,10 @@ class Plan:
             ensemble_subsets=self.subsets,
             device="cpu",
             edge_erosion_size=o.edge_erosion_size,
+            more_thresholds=o.more_thresholds,
+            grow_threshold=o.grow_threshold,
+            min_object_area=o.min_object_area,
+            max_water_share=o.max_water_share,
         )
         del segmented
         run(
@@ -169,6 +192,7 @@ class Plan:
             ensemble_subsets=self.subsets,
             metadata=self.metadata(tile),
             debug=o.debug_data,
+            thresholds=o.more_thresholds,
         )
 
     def _in_strips(self, tile: Tile, inputs: tuple[xr.Dataset | None, ...]) -> bool:
@@ -204,10 +228,18 @@ class Plan:
             "overlap": o.overlap,
             "batchsize": o.batch_size,
             "reflection": o.reflection,
+            "precision": ",".join(sorted(set(self.ensemble.precisions.values()))),
+            "runtime": o.runtime,
+            "augment": o.augment,
+            "modelweights": None if o.model_weights is None else dict(o.model_weights),
             "binarizethreshold": o.binarization_threshold,
+            "morethresholds": list(o.more_thresholds),
+            "growthreshold": o.grow_threshold,
             "maskerosion": o.mask_erosion_size,
             "edgeerosion": o.mask_erosion_size if o.edge_erosion_size is None else o.edge_erosion_size,
             "mmu": o.min_object_size,
+            "minarea": o.min_object_area,
+            "maxwatershare": o.max_water_share,
             "qualitymask": o.quality_level,
             "version": __version__,
         }

@@ -19,11 +19,6 @@ def verify(*tokens: Anything) -> None:
     raise NotBuiltError("verify is not built yet in this version; running again makes incomplete tiles anew")
 
 
-def merge(*tokens: Anything) -> None:
-    """Combine tiles into the DARTS dataset (not built yet)."""
-    raise NotBuiltError("merge is not built yet in this version; each tile's prediction_segments.parquet is there")
-
-
 def train(*tokens: Anything) -> None:
     """Train models (not built yet)."""
     raise NotBuiltError("train is not built yet in this version")

@@ -4,15 +4,14 @@ import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from darts.console import log_to_file, logger, print_summary, reporting
 from darts.ledger import Ledger, Outcome
 from darts.memory import memory_budget
+from darts.pipelines.options import SharedOptions
 from darts.records import RunRecords
 from darts.tiles import Source, Tile
 from darts.transfers import SILENT, TransferDisplay
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from darts.plan import Plan
     from darts.preparation import Preparation
     from darts_acquisition import EarthEngineSource
-
-QUALITY_LEVELS = {"none": 0, "low_quality": 1, "high_quality": 2}
 
 
 @dataclass(frozen=True)
@@ -50,67 +47,8 @@ class RunSummary:
 
 
 @dataclass(kw_only=True)
-class _BasePipeline(ABC):
+class _BasePipeline(SharedOptions, ABC):
     """Finds tiles, and loads, preprocesses, segments, postprocesses and exports each of them."""
-
-    model_files: list[Path] | Path | None = None
-    """Checkpoints; default: all models in the models folder. With one model, write_model_outputs is off."""
-    default_dirs: Annotated[DefaultPaths, Parameter(name="*")] = field(default_factory=DefaultPaths)
-    """Root folders; what is left out is taken from the environment."""
-    output_data_dir: Path | None = None
-    """Folder of the results; default: output/<pipeline> under the large folder."""
-    arcticdem_dir: Path | None = None
-    """ArcticDEM cube; default: aux/arcticdem_<resolution>m.icechunk under the large folder."""
-    tcvis_dir: Path | None = None
-    """Folder of the TCVIS cubes; default: aux under the large folder."""
-    device: Literal["cuda", "cpu", "auto"] | int | None = None
-    """cuda, cpu, auto (a free GPU, else the CPU), or the number of a GPU; default: auto."""
-    ee_project: str | None = None
-    """Earth Engine project."""
-    ee_use_highvolume: bool = True
-    """Use Earth Engine's high-volume endpoint."""
-    tpi_outer_radius: int = 100
-    """Outer radius of the relative elevation, in metres."""
-    tpi_inner_radius: int = 0
-    """Inner radius of the relative elevation, in metres; more than 0 makes it an annulus."""
-    patch_size: int = 1024
-    """Side of an inference patch, in pixels."""
-    overlap: int = 256
-    """Margin that neighbouring patches share, in pixels."""
-    batch_size: int = 8
-    """Patches per forward pass."""
-    reflection: int = 0
-    """Extra reflected padding around the tile, in pixels."""
-    binarization_threshold: float = 0.5
-    """A pixel with a probability above this belongs to an object."""
-    mask_erosion_size: int = 10
-    """Radius by which the valid mask is eroded, in pixels."""
-    edge_erosion_size: int | None = None
-    """Frame that is cut from the tile's edge, in pixels; default: as mask_erosion_size."""
-    min_object_size: int = 32
-    """Smaller objects are removed, in pixels."""
-    quality_level: Literal[0, 1, 2, "none", "low_quality", "high_quality"] = 1
-    """Pixels below this quality are invalid; 0 (none) also turns erosion and edge cutting off."""
-    export_bands: list[str] = field(
-        default_factory=lambda: ["probabilities", "binarized", "polygonized", "extent", "thumbnail"]
-    )
-    """What is written for each tile: product names, or names of variables."""
-    write_model_outputs: bool = False
-    """Also write each model's own layers."""
-    overwrite: bool = False
-    """Make tiles again that are complete."""
-    offline: bool = False
-    """Never touch the network; data that is not on disk is an error."""
-    debug_data: bool = False
-    """Also write the whole tile as NetCDF."""
-    memory_budget: str | None = None
-    """Memory that a tile may take (8GB, 50%); a larger one is worked on in strips; default: 60% of what is free."""
-    dry_run: Annotated[bool, Parameter(negative="")] = False
-    """Only tell what would be done: tiles, what is on disk, what would be fetched, what the models need."""
-    arcticdem_endpoint: str | None = None
-    """Address of the STAC API of ArcticDEM; default: that of the Polar Geospatial Center."""
-    ee_url: str | None = None
-    """Address of Earth Engine; default: Google's."""
 
     command: ClassVar[tuple[str, ...]] = ()
     """Command line path of the pipeline, and the name of its table in a configuration file."""
@@ -146,7 +84,7 @@ class _BasePipeline(ABC):
         """Return the optical bands that the source can give."""
         return ("blue", "green", "red", "nir")
 
-    def _use_bands(self, required: tuple[str, ...]) -> None:  # noqa: B027  # an optional hook
+    def _use_bands(self, required: tuple[str, ...]) -> None:  # an optional hook
         """Hear which bands the models need, before the first tile is loaded."""
 
     def _tile_geobox(self, tilekey: Any) -> "GeoBox":
@@ -205,7 +143,7 @@ class _BasePipeline(ABC):
         """
         started = time.perf_counter()
         dirs = self.default_dirs.resolve()
-        self._check(dirs)
+        self._check()
         tiles = self._tiles()
         if self.dry_run:
             from darts.pipelines.preparing import print_plans
@@ -232,6 +170,10 @@ class _BasePipeline(ABC):
                     records.write_results(outcomes, plan.timings)
         finally:
             records.write_results(outcomes, plan.timings)
+            if "stac" in self.export_bands:
+                from darts_export.stac_collection import write_collection
+
+                write_collection(output)
             logger.removeHandler(handler)
             handler.close()
         print_summary(outcomes, time.perf_counter() - started)
@@ -258,7 +200,7 @@ class _BasePipeline(ABC):
                 "file, put it into the table of the run, such as [darts.run.sentinel2])"
             )
         dirs = self.default_dirs.resolve()
-        self._check(dirs)
+        self._check()
         from darts.pipelines.preparing import prepare, print_plans
         from darts.preparation import Preparation
 
@@ -271,31 +213,7 @@ class _BasePipeline(ABC):
         finally:
             self._preparing = False  # type: ignore[misc]
 
-    # ---- checks, once, before expensive work ------------------------------------------------------------------------
-
-    def _check(self, dirs: DefaultPaths) -> None:
-        for field_ in dataclasses.fields(self):
-            value = getattr(self, field_.name)
-            if isinstance(value, str) and "Path" in str(field_.type) and "list" not in str(field_.type):
-                setattr(self, field_.name, Path(value))
-        for name in ("patch_size", "batch_size", "tpi_outer_radius"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("overlap", "reflection", "mask_erosion_size", "min_object_size"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _require(self.overlap < self.patch_size, "overlap", self.overlap, f"less than patch_size ({self.patch_size})")
-        edge = self.edge_erosion_size
-        _require(edge is None or edge >= 0, "edge_erosion_size", edge, "0 or more")
-        inner, outer = self.tpi_inner_radius, self.tpi_outer_radius
-        _require(0 <= inner < outer, "tpi_inner_radius", inner, f"in 0 … tpi_outer_radius ({outer})")
-        threshold = self.binarization_threshold
-        _require(0 <= threshold < 1, "binarization_threshold", threshold, "in 0 … 1")
-        levels: tuple[Any, ...] = (0, 1, 2, *QUALITY_LEVELS)
-        _require(self.quality_level in levels, "quality_level", self.quality_level, f"one of {levels}")
-        from darts_export import validate_export_bands
-
-        validate_export_bands(self.export_bands)
-        resolve_device(self.device)
-        memory_budget(self.memory_budget)
+    # ---- what a run is made of ---------------------------------------------------------------------------------------
 
     def _tiles(self) -> list[Tile]:
         tiles: dict[Path, Tile] = {}
@@ -311,7 +229,6 @@ class _BasePipeline(ABC):
         from darts.needs import check_bands, model_names
         from darts.plan import Plan, PlanOptions
 
-        level = self.quality_level
         options = PlanOptions(
             auxiliary=self._auxiliary(dirs),
             tpi_outer_radius=self.tpi_outer_radius,
@@ -320,11 +237,19 @@ class _BasePipeline(ABC):
             overlap=self.overlap,
             batch_size=self.batch_size,
             reflection=self.reflection,
+            precision=self.precision,
+            runtime=self.runtime,
+            augment=self.augment,
+            model_weights=self.model_weights,
             binarization_threshold=self.binarization_threshold,
+            more_thresholds=tuple(self.more_thresholds),
+            grow_threshold=self.grow_threshold,
             mask_erosion_size=self.mask_erosion_size,
             edge_erosion_size=self.edge_erosion_size,
             min_object_size=self.min_object_size,
-            quality_level=QUALITY_LEVELS[level] if isinstance(level, str) else level,
+            min_object_area=self.min_object_area,
+            max_water_share=self.max_water_share,
+            quality_level=self.lowest_quality,
             export_bands=tuple(self.export_bands),
             write_model_outputs=self.write_model_outputs,
             offline=self.offline,
@@ -396,8 +321,3 @@ class _BasePipeline(ABC):
             "device": self.device,
         }
         return options
-
-
-def _require(condition: bool, name: str, value: Any, expectation: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name} must be {expectation}, got {value!r}")

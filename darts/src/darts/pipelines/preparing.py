@@ -54,7 +54,13 @@ def print_plans(
     subsets = models if pipeline.write_model_outputs and len(models) > 1 else ()
 
     def missing_results(tile: Tile) -> str:
-        return missing_outputs(tile.output, pipeline.export_bands, subsets, debug=pipeline.debug_data)
+        return missing_outputs(
+            tile.output,
+            pipeline.export_bands,
+            subsets,
+            debug=pipeline.debug_data,
+            thresholds=pipeline.more_thresholds,
+        )
 
     previews = [
         _preview(pipeline, tile, cubes, optical=optical, results=missing_results(tile) if results else "")

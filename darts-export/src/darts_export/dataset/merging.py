@@ -1,0 +1,218 @@
+"""`darts merge`: output folders to the dataset."""
+
+import logging
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from darts_export.dataset.catalogue import write_catalogue
+from darts_export.dataset.columns import TABLES
+from darts_export.dataset.coverage import cover
+from darts_export.dataset.groups import LEVELS, Done, Group, Work, work_on
+from darts_export.dataset.intake import Intake, Map, read_all
+from darts_export.dataset.level1 import Dropped
+from darts_export.dataset.polar_map import draw_map
+from darts_export.dataset.slumps import Matching
+from darts_export.dataset.spill import Counts, SpillFile
+from darts_export.dataset.summary import read_regions, summarize, write_summary
+from darts_export.dataset.tile_folders import find_tiles
+from darts_export.dataset.writing import write_geopackage, write_geoparquet
+from darts_utils.errors import ConfigError, MissingDataError
+from darts_utils.layers import check_model_names, threshold_suffix
+from darts_utils.store import remove_leftovers, replacing
+
+PIECES_AT_ONCE = 40_000
+MOST_ROUNDS = 4
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSummary:
+    """What a merge took in and gave."""
+
+    folder: Path
+    tiles: int
+    """Tiles that were used."""
+    duplicates: int
+    """Tiles that were left out because they were there twice."""
+    damaged: tuple[str, ...]
+    """Why other tiles were left out."""
+    whole: int
+    """Segments of tiles."""
+    cut: int
+    """Cut segments of tiles."""
+    dropped: Dropped
+    """Objects with cut segments that were not kept."""
+    rows: dict[str, int]
+    """Rows of each table."""
+
+
+def merge_outputs(
+    outputs: Sequence[Path | str],
+    out: Path | str,
+    *,
+    model: str | None = None,
+    threshold: float | None = None,
+    min_object_size: int | None = None,
+    regions: Path | str | None = None,
+    region_column: str | None = None,
+    matching: Matching | None = None,
+    processes: int = 1,
+    pieces_at_once: int = PIECES_AT_ONCE,
+) -> MergeSummary:
+    """Merge the tiles of output folders into the dataset, and write it into the folder `out`.
+
+    The folder appears whole or not at all; a dataset that is there already is replaced. The same tiles give the same
+    bytes. A damaged tile is left out, with a warning.
+
+    Args:
+        outputs: output folders of `darts run`; tiles lie one or two folders below.
+        out: folder of the dataset.
+        model: whose own objects are taken; None takes those of the mean of all models.
+        threshold: a further threshold of the run whose objects are taken; None takes those of the main one.
+        min_object_size: in pixels, asked of objects with cut pieces; None: that of the run as the tiles' files tell it,
+            else 32.
+        regions: vector file of polygons by which the summary counts too, besides cells of 100 km.
+        region_column: whose text names them; None: the first one with text.
+        matching: when footprints of different years are one slump.
+        processes: how many work at once. Above 1 the calling script must be importable (`if __name__ == "__main__"`).
+        pieces_at_once: polygons that each process holds in memory, as a rule.
+
+    Raises:
+        MissingDataError: there is no tile, or none that can be read.
+        ConfigError: `out` holds other files, or a parameter cannot be.
+        StoreError: the dataset cannot be written.
+    """
+    folders, target = [Path(output) for output in outputs], Path(out)
+    areas = None if regions is None else read_regions(Path(regions), region_column)
+    suffix = _layer(model, threshold)
+    _check_target(target, folders)
+    found = find_tiles(folders, suffix)
+    remove_leftovers(target)
+    with replacing(target) as temporary, _mapping(processes) as run:
+        spill = temporary / "spill"
+        spill.mkdir(parents=True)
+        intake = read_all(found, suffix, (matching or Matching()).drift_m / 2, spill, run)
+        if intake.tiles.empty:
+            raise MissingDataError(f"no tile could be read; the first of {len(intake.damaged)}: {intake.damaged[0]}")
+        intake = _with_observations(intake, min_object_size)
+        work = Work(intake.tiles, matching or Matching(), suffix, spill)
+        done = _all_groups(work, intake, pieces_at_once, run)
+        parts = done.parts | {"coverage": cover(intake.tiles, spill, run)}
+        tables = list(TABLES)
+        counts = run(partial(_write_table, temporary), tables, [parts[table] for table in tables])
+        rows = dict(zip(tables, counts, strict=True))
+        write_summary(temporary, summarize(temporary, areas))
+        draw_map(temporary).save(temporary / "map.png")
+        write_catalogue(temporary, target.name, intake.tiles, rows)
+        _remove(spill)
+    return MergeSummary(
+        folder=target,
+        tiles=len(intake.tiles),
+        duplicates=intake.duplicates,
+        damaged=tuple(intake.damaged),
+        whole=int(intake.tiles["whole"].sum()),
+        cut=int(intake.tiles["cut"].sum()),
+        dropped=done.dropped,
+        rows=rows,
+    )
+
+
+def _write_table(folder: Path, table: str, parts: Sequence[Path]) -> int:
+    parquet = folder / f"{table}.parquet"
+    rows = write_geoparquet(parquet, table, parts)
+    if table in LEVELS:
+        ids = pq.read_table(parquet, columns=["id"])["id"].to_numpy()
+        if len(np.unique(ids)) < rows:
+            _logger.warning("%s: %d rows have an id that is another's too", table, rows - len(np.unique(ids)))
+    write_geopackage(folder / f"{table}.gpkg", table, parquet)
+    return rows
+
+
+def _layer(model: str | None, threshold: float | None) -> str:
+    if model is not None:
+        check_model_names([model])
+    return (f"-{model}" if model else "") + ("" if threshold is None else threshold_suffix(threshold))
+
+
+OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "gpkg")) | {
+    "summary.parquet", "summary.csv", "map.png", "collection.json",
+}  # fmt: skip
+
+
+def _check_target(target: Path, outputs: Sequence[Path]) -> None:
+    if not outputs:
+        raise ConfigError("no output folder was named: name at least one of `darts run`")
+    if target.is_file():
+        raise ConfigError(f"{target} is a file; name a folder for the dataset")
+    others = sorted({path.name for path in target.iterdir()} - OWN_FILES) if target.is_dir() else []
+    if others:
+        raise ConfigError(
+            f"{target} holds what is no part of a dataset, such as {others[0]!r}, and would be replaced; name another "
+            "folder, or move it"
+        )
+
+
+def _with_observations(intake: Intake, min_object_size: int | None) -> Intake:
+    """Add year, day and observation (a number for each sensor and day); set the smallest object if asked."""
+    tiles = intake.tiles
+    time = pd.to_datetime(tiles["time"], utc=True)
+    date = time.dt.tz_localize(None).to_numpy("datetime64[D]")
+    days = pd.Series(date.astype("int64"), index=tiles.index)
+    observation = pd.DataFrame({"sensor": tiles["sensor"], "day": days}).groupby(["sensor", "day"]).ngroup()
+    tiles = tiles.assign(year=time.dt.year.astype("int64"), observation=observation.astype("int64"))
+    tiles["date"] = pd.Series(date.astype(object), index=tiles.index)
+    if min_object_size is not None:
+        tiles["min_px"] = min_object_size
+    return replace(intake, tiles=tiles)
+
+
+def _all_groups(work: Work, intake: Intake, most: int, run: Map) -> Done:
+    """Work on all groups of cells; then, in other groups, on what was put off."""
+    total = Done()
+    files: Sequence[SpillFile] = intake.files
+    counts, number = intake.counts, 0
+    for turn in range(MOST_ROUNDS):
+        if not len(counts.cells):
+            break
+        # What is put off again and again hangs together: it is worked on as one.
+        final = int(counts.number.sum()) <= most or turn == MOST_ROUNDS - 1
+        ranges = [(int(counts.cells[0]), int(counts.cells[-1]))] if final else counts.divided(most)
+        groups = [Group(number + at, *cells, files, final or len(ranges) == 1) for at, cells in enumerate(ranges)]
+        number += len(groups)
+        results: list[Done] = list(run(partial(work_on, work), groups))
+        for level in LEVELS:
+            total.parts[level].extend(path for done in results for path in done.parts[level])
+        total = Done(total.parts, dropped=sum((done.dropped for done in results), total.dropped))
+        for file in files:
+            file.path.unlink()
+        files = [file for done in results for file in done.put_off]
+        counts = Counts.total([done.put_off_counts for done in results])
+    return total
+
+
+@contextmanager
+def _mapping(processes: int) -> Iterator[Map]:
+    """Give `map`, on several processes if asked."""
+    if processes < 1:
+        raise ConfigError(f"processes must be at least 1, got {processes}")
+    if processes == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
+
+
+def _remove(spill: Path) -> None:
+    for path in spill.iterdir():
+        path.unlink()
+    spill.rmdir()
