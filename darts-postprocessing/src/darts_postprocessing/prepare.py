@@ -39,9 +39,9 @@ def prepare_export(
     `extent` holds the pixels of at least `quality_level` whose probability is not NaN, eroded by a disk, without a
     frame along the tile's edge. Objects are found on the probabilities as they are before that mask: one with any
     pixel outside the extent goes whole, and is kept in `cut_probabilities` so that a merge can join it with its other
-    part in the neighbouring tile. What else removes objects (size, area, water, no seed) is not asked of those, of which
-    only a part may be seen, and what it removes is not in `cut_probabilities`. With quality level 0 nothing is eroded and no
-    frame is cut; pixels without a probability stay outside.
+    part in the neighbouring tile. What else removes objects (size, area, water, no seed) is not asked of those, of
+    which only a part may be seen, and what it removes is not in `cut_probabilities`. With quality level 0 nothing is
+    eroded and no frame is cut; pixels without a probability stay outside.
 
     Args:
         tile: with `probabilities` and `quality_data_mask`; not changed.
