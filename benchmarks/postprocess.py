@@ -221,12 +221,15 @@ def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     plain, ours = figures.get("reference"), figures["ours"]
     if not plain:
         return []
-    ratio, memory = plain["seconds"] / ours["seconds"], ours["work_gib"] / max(plain["work_gib"], 1e-9)
+    ratio = plain["seconds"] / ours["seconds"]
+    above, work = (ours[kind] / max(plain[kind], 1e-9) for kind in ("above_gib", "work_gib"))
     differ = figures["erosion"]["reference"]["differ_px"] + sum(figures["differ_px"].values())
     return [
         ("the whole step, beside plain scikit-image", f"{LEAST_RATIO:g} ×", f"{ratio:.1f} ×", ratio >= LEAST_RATIO),
-        ("peak memory above inputs and outputs, beside plain scikit-image", f"at most {MOST_MEMORY_RATIO:g} ×",
-         f"{memory:.2f} × ({ours['work_gib']:.2f} of {plain['work_gib']:.2f} GiB)", memory <= MOST_MEMORY_RATIO),
+        ("peak memory above the inputs, beside plain scikit-image", f"at most {MOST_MEMORY_RATIO:g} ×",
+         f"{above:.2f} × ({ours['above_gib']:.2f} of {plain['above_gib']:.2f} GiB)", above <= MOST_MEMORY_RATIO),
+        ("the same without the outputs, which are alike", f"at most {MOST_MEMORY_RATIO:g} ×",
+         f"{work:.2f} × ({ours['work_gib']:.2f} of {plain['work_gib']:.2f} GiB)", work <= MOST_MEMORY_RATIO),
         ("pixels that differ from plain scikit-image", "0", str(differ), differ == 0),
     ]  # fmt: skip
 
