@@ -1,7 +1,6 @@
 """Bands as delivered (JPEG 2000, GeoTIFF) to strips on the grid of their scene."""
 
 import itertools
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rasterio.windows import Window
 from darts_acquisition.rasters import open_raster, raster_geobox
 from darts_acquisition.raw_store import CHUNK_PX
 from darts_utils.errors import GridMismatchError, StoreError
+from darts_utils.threads import available_cores
 
 STRIP_PX = CHUNK_PX
 """Rows of a strip: a chunk of the raw data store, two rows of tiles of the JPEG 2000 of Sentinel-2."""
@@ -107,8 +107,7 @@ class _Band:
 
 def _threads() -> int:
     # Those that a batch system gave us; not every system tells.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_THREADS)
+    return min(available_cores(), _MOST_THREADS)
 
 
 def _strips(grid: GeoBox) -> Iterator[slice]:

@@ -15,7 +15,7 @@ from darts_export import vectors
 from darts_export.metadata import PREFIX, as_text
 from darts_export.rasters import tile_geobox, write_raster
 from darts_utils.arrays import to_host
-from darts_utils.layers import threshold_suffix
+from darts_utils.layers import object_suffix
 
 ENSEMBLE = "ensemble"
 """`model` of the objects found on the mean of all models."""
@@ -47,8 +47,8 @@ class Export:
         """Objects of a model (empty: of the mean) at the main or a further threshold, with statistics of its own."""
         with self._lock:
             if (model, threshold) not in self._segments:
-                found = to_host(self.tile[f"binarized_segmentation{_suffix(model, threshold)}"].data)
-                probabilities = to_host(self.tile[f"probabilities{_suffix(model)}"].data)
+                found = to_host(self.tile[f"binarized_segmentation{object_suffix(model, threshold)}"].data)
+                probabilities = to_host(self.tile[f"probabilities{object_suffix(model)}"].data)
                 self._segments[model, threshold] = self._described(
                     found.astype(bool, copy=False), probabilities, model, threshold
                 )
@@ -56,7 +56,7 @@ class Export:
 
     def cut_objects_of(self, model: str, threshold: float | None = None) -> gpd.GeoDataFrame:
         """Objects that postprocessing removed because they reach outside the extent."""
-        name = f"cut_probabilities{_suffix(model, threshold)}"
+        name = f"cut_probabilities{object_suffix(model, threshold)}"
         if name in self.tile:
             probabilities = to_host(self.tile[name].data)
         else:
@@ -77,10 +77,6 @@ class Export:
         return vectors.segments(
             self.tile, found, probabilities, model or ENSEMBLE, self.ids, threshold=threshold, spread=spread
         )
-
-
-def _suffix(model: str, threshold: float | None = None) -> str:
-    return (f"-{model}" if model else "") + ("" if threshold is None else threshold_suffix(threshold))
 
 
 def _number(value: Any) -> float:

@@ -11,7 +11,7 @@ from darts_export.styles import extent_style, segment_style
 from darts_export.vector_files import write_geopackage, write_parquet
 from darts_utils.bands import BANDS, band
 from darts_utils.errors import ConfigError, MissingBandError
-from darts_utils.layers import check_model_names, object_suffixes, threshold_suffix
+from darts_utils.layers import check_model_names, object_suffix, object_suffixes, threshold_suffix
 
 DEFAULT_BANDS = ("probabilities", "binarized", "polygonized", "extent", "thumbnail")
 
@@ -133,7 +133,7 @@ def _write_binarized(export: Export) -> None:
 def _write_polygonized(export: Export) -> None:
     for threshold in (None, *export.thresholds):
         for model in ("", *export.models):
-            suffix = (f"-{model}" if model else "") + ("" if threshold is None else threshold_suffix(threshold))
+            suffix = object_suffix(model, threshold)
             found = export.objects_of(model, threshold)
             write_parquet(export.folder / f"prediction_segments{suffix}.parquet", found, export.tags)
             write_geopackage(export.folder / f"prediction_segments{suffix}.gpkg", found, segment_style())

@@ -9,6 +9,8 @@ import shapely
 from pyproj import Transformer
 from shapely.geometry.polygon import orient
 
+from darts_export.rasters import transformed
+
 BBox = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east across the antimeridian."""
 
@@ -41,10 +43,7 @@ def valid_hull(valid: np.ndarray, transform: Any) -> Any:
     else:
         corners = [(0, 0), (columns, 0), (columns, rows), (0, rows)]
     x, y = np.array(corners, "float64").T
-    points = np.column_stack(
-        [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f]
-    )
-    return shapely.convex_hull(shapely.multipoints(points))
+    return shapely.convex_hull(shapely.multipoints(transformed(transform, x, y)))
 
 
 def to_geographic(outline: Any, crs: Any) -> tuple[Any, BBox] | None:

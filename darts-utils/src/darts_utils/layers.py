@@ -32,7 +32,15 @@ def check_model_names(models: Sequence[str]) -> None:
             raise ConfigError(f"model name {model!r} ends like the suffix of a threshold; give its file another name")
 
 
+def object_suffix(model: str = "", threshold: float | None = None) -> str:
+    """Return the suffix of a model's layer of objects (empty: of all models) at a further threshold (None: the main).
+
+    Raises:
+        ConfigError: the threshold is not a whole number of percent in 0.01 … 0.99.
+    """
+    return (f"-{model}" if model else "") + ("" if threshold is None else threshold_suffix(threshold))
+
+
 def object_suffixes(models: Sequence[str] = (), thresholds: Sequence[float] = ()) -> list[str]:
     """Return the suffixes of all layers of objects: "" and "-<model>", and both again with each further threshold."""
-    plain = ["", *(f"-{model}" for model in models)]
-    return [*plain, *(f"{suffix}{threshold_suffix(threshold)}" for threshold in thresholds for suffix in plain)]
+    return [object_suffix(model, threshold) for threshold in (None, *thresholds) for model in ("", *models)]

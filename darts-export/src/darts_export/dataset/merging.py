@@ -26,7 +26,7 @@ from darts_export.dataset.summary import read_regions, summarize, write_summary
 from darts_export.dataset.tile_folders import find_tiles
 from darts_export.dataset.writing import write_geopackage, write_geoparquet
 from darts_utils.errors import ConfigError, MissingDataError
-from darts_utils.layers import check_model_names, threshold_suffix
+from darts_utils.layers import check_model_names, object_suffix
 from darts_utils.store import remove_leftovers, replacing
 
 PIECES_AT_ONCE = 40_000
@@ -141,7 +141,7 @@ def _write_table(folder: Path, table: str, parts: Sequence[Path]) -> int:
 def _layer(model: str | None, threshold: float | None) -> str:
     if model is not None:
         check_model_names([model])
-    return (f"-{model}" if model else "") + ("" if threshold is None else threshold_suffix(threshold))
+    return object_suffix(model or "", threshold)
 
 
 OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "gpkg")) | {

@@ -1,14 +1,12 @@
 """`darts merge`: the results of many tiles as one dataset."""
 
-import logging
-import os
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-logger = logging.getLogger("darts.merge")
+from darts_utils.threads import available_cores
 
 
 def merge(
@@ -55,7 +53,6 @@ def merge(
     # They load geopandas and more, which --help can do without.
     from darts_export.dataset import Matching, merge_outputs
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     summary = merge_outputs(
         outputs,
         out,
@@ -65,7 +62,7 @@ def merge(
         regions=regions,
         region_column=region_column,
         matching=Matching(drift_m=drift, least_share=least_share),
-        processes=cores if processes is None else processes,
+        processes=available_cores() if processes is None else processes,
     )
     rows = summary.rows
     Console().print("\n".join([
