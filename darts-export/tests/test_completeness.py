@@ -13,13 +13,14 @@ FILES = (
     "prediction_extent.gpkg",
     "thumbnail.jpg",
     "darts_inference.json",
+    "preview.html",
     "darts_inference_debug.nc",
 )
 
 
 @pytest.fixture(scope="module")
 def whole(shared_tile, tmp_path_factory):
-    bands = ["probabilities", "optical", "polygonized", "extent", "thumbnail", "metadata"]
+    bands = ["probabilities", "optical", "polygonized", "extent", "thumbnail", "metadata", "report"]
     return export_tile(shared_tile, tmp_path_factory.mktemp("whole") / "tile", bands, debug=True)
 
 
@@ -29,8 +30,8 @@ def test_files_that_lack_even_a_byte_are_not_complete(whole, tmp_path, name):
     data = (whole / name).read_bytes()
     copy = tmp_path / name
     lost = (1, 2, 5, 100, len(data) // 2, len(data) - 10, len(data) - 1, len(data))
-    # Whitespace at the end of JSON is no part of it.
-    for missing in lost[1:] if name.endswith(".json") else lost:
+    # Whitespace at the end of JSON and HTML is no part of it.
+    for missing in lost[1:] if name.endswith((".json", ".html")) else lost:
         copy.write_bytes(data[: max(0, len(data) - missing)])
         assert not is_complete(copy), missing
     copy.write_bytes(b"\0" * len(data))
@@ -46,7 +47,6 @@ def test_a_file_that_is_not_there_and_a_folder_are_not_complete(tmp_path):
 
 
 def test_a_large_raster_of_several_blocks_is_checked_at_its_end(make_tile, tmp_path):
-
     values = np.random.default_rng(0).random((700, 600), dtype="float32")
     path = tmp_path / "p.tif"
     write_raster(path, make_tile({"red": values, "green": values}), ["red", "green"], {})

@@ -30,7 +30,7 @@ def test_areas_of_pixels_and_of_outlines_agree(crs, corner, pixel):
     mask[40:250, 30:200] = True
     mask[100:130, 60:180] = False
     regions = find_regions(mask)
-    total = PixelArea.on(geobox).total_m2(regions.row, regions.start, regions.stop)
+    total = PixelArea.on(geobox).total_m2(regions.row, regions.runs.starts, regions.runs.ends)
     (outline,) = geodesic_area_m2(np.array([regions.whole_outline(geobox.affine)]), crs, 20 * pixel)
     assert total == pytest.approx(outline, rel=1e-6)
 

@@ -34,7 +34,8 @@ def test_the_order_in_which_metadata_is_given_changes_nothing(tile):
 def test_any_value_becomes_valid_json(tmp_path):
     awkward = {
         "path": Path("models") / "a.pt", "nan": float("nan"), "number": np.float32(0.5), "array": np.arange(3),
-        "time": pd.Timestamp("2021-01-01"), "none": None, "flag": True, "µ": "é", "nested": [{"a": np.inf}],
+        "time": pd.Timestamp("2021-01-01"), "lost": pd.NaT, "coordinate": np.array("2021-01-01T05", "M8[ns]"),
+        7: "seven", "none": None, "flag": True, "µ": "é", "nested": [{"a": np.inf}],
     }  # fmt: skip
     tags = darts_tags(xr.Dataset(), awkward, "folder")
     write_metadata(tmp_path / "m.json", tags)
@@ -43,6 +44,10 @@ def test_any_value_becomes_valid_json(tmp_path):
     assert read["DARTS_nan"] is None
     assert read["DARTS_array"] == [0, 1, 2]
     assert read["DARTS_flag"] is True
+    assert read["DARTS_time"] == "2021-01-01T00:00:00"
+    assert read["DARTS_coordinate"].startswith("2021-01-01T05:00:00")
+    assert read["DARTS_lost"] is None
+    assert read["DARTS_7"] == "seven"
     assert read["DARTS_tile_id"] == "folder"
 
 
@@ -60,5 +65,10 @@ def test_times_are_utc_and_a_bad_one_does_not_stop_the_export(caplog):
 
     assert time_of("2021-08-21T23:00:00+02:00") == pd.Timestamp("2021-08-21T21:00:00Z")
     assert time_of("2021-08-21T21:00:00.123Z").microsecond == 123000
-    assert time_of("last summer") is pd.NaT
-    assert "last summer" in caplog.text
+    for coordinate in (np.datetime64("2021-08-21T21:00"), np.array("2021-08-21T21:00", "M8[ns]")):
+        assert time_of(coordinate) == pd.Timestamp("2021-08-21T21:00:00Z")
+    for bad in ("last summer", 20210821, np.float64(2021.6)):  # a number would be taken for nanoseconds since 1970
+        assert time_of(bad) is pd.NaT
+        assert str(bad) in caplog.text
+    assert time_of(pd.NaT) is pd.NaT
+    assert "acquisition_time" not in "".join(darts_tags(xr.Dataset(attrs={"acquisition_time": pd.NaT}), None, "f"))

@@ -92,6 +92,13 @@ def test_date_sensor_and_scale_bar_stand_below_the_picture(tile, make_tile):
     assert not (picture_of(degrees)[-CAPTION_PX:, -20:] < 100).any()
 
 
+def test_the_date_is_that_of_utc_and_odd_ids_are_drawn_on_one_line(tile):
+    west = picture_of(tile.assign_attrs(acquisition_time="2021-08-21T23:00:00-08:00"))
+    np.testing.assert_array_equal(west, picture_of(tile.assign_attrs(acquisition_time="2021-08-22T07:00:00Z")))
+    broken = picture_of(tile.assign_attrs(sensor="Sentinel-2\nMSI"))
+    np.testing.assert_array_equal(broken, picture_of(tile.assign_attrs(sensor="Sentinel-2 MSI")))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (37, 53), (700, 20), (1500, 1600)])
 def test_pictures_of_any_size_stay_small(make_tile, tmp_path, shape):
     rng = np.random.default_rng(0)

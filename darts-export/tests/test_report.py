@@ -200,7 +200,7 @@ def test_around_the_pole_there_is_no_north_arrow(make_tile, tmp_path):
 
 def test_pictures_of_large_tiles_are_shrunk_and_stay_small(make_tile, tmp_path):
     rng = np.random.default_rng(4)
-    bands = {name: rng.random((3000, 2500), "float32") * 0.3 for name in ("red", "green", "blue", "probabilities")}
+    bands = {name: rng.random((1620, 1350), "float32") * 0.3 for name in ("red", "green", "blue", "probabilities")}
     page = render_report(export(make_tile(bands), tmp_path))
     assert {picture.size for picture in layers_of(page).values()} == {(1280, 1536)}
     assert len(page) < 3_500_000, "even pure noise"

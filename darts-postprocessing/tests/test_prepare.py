@@ -7,7 +7,7 @@ from odc.geo.xr import xr_coords
 from scipy import ndimage
 
 from darts_postprocessing import erode_mask, prepare_export
-from darts_utils.errors import ConfigError, MissingBandError
+from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
 
 NAN = np.float32(np.nan)
 DISK = np.add.outer(np.arange(-3, 4) ** 2, np.arange(-3, 4) ** 2) <= 9
@@ -171,12 +171,43 @@ def test_a_missing_band_is_named(tile, drop, options):
         ({"mask_erosion_size": -1}, "mask_erosion_size"),
         ({"edge_erosion_size": -1}, "edge_erosion_size"),
         ({"min_object_size": 2.5}, "min_object_size"),
+        ({"bin_threshold": "0.5"}, "between 0 and 1"),
+        ({"bin_threshold": True}, "between 0 and 1"),
         ({"ensemble_subsets": "small"}, "list of model names"),
+        ({"ensemble_subsets": None}, "list of model names"),
     ],
 )
 def test_options_that_cannot_work_are_refused(tile, option, match):
     with pytest.raises(ConfigError, match=match):
         prepare_export(tile, **option)
+
+
+def test_a_tile_is_not_prepared_twice_for_its_extent_would_shrink_and_its_cut_objects_go(tile):
+    with pytest.raises(ConfigError, match="a-tile went through prepare_export before"):
+        prepare_export(prepare_export(tile, mask_erosion_size=3), mask_erosion_size=3)
+
+
+def test_the_order_of_a_bands_dimensions_changes_nothing(tile):
+    square = tile.isel(x=slice(15, 105))
+    expected = prepare_export(square, mask_erosion_size=3)
+    assert expected.sizes["x"] == expected.sizes["y"]
+    turned = square.assign(quality_data_mask=square.quality_data_mask.transpose("x", "y"))
+    for other in (turned, square.transpose("x", "y")):
+        xr.testing.assert_identical(prepare_export(other, mask_erosion_size=3), expected)
+
+
+def test_a_band_with_other_dimensions_is_named(tile):
+    other = tile.assign(quality_data_mask=(("row", "x"), np.ones((3, 120), "uint8")))
+    with pytest.raises(
+        GridMismatchError, match=r"'quality_data_mask' of tile a-tile has the dimensions \('row', 'x'\)"
+    ):
+        prepare_export(other)
+
+
+def test_lazy_bands_are_computed(tile):
+    out = prepare_export(tile.chunk({"y": 20}), mask_erosion_size=3, ensemble_subsets=["small"])
+    expected = prepare_export(tile, mask_erosion_size=3, ensemble_subsets=["small"])
+    xr.testing.assert_identical(out.compute(), expected)
 
 
 @pytest.mark.gpu

@@ -1,6 +1,5 @@
 """All rules of objects together and one by one, beside loops in plain Python."""
 
-from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,39 +33,28 @@ class Rules:
 
 def extent_by_hand(probs, quality, rules):
     height, width = probs.shape
-    valid = [[quality[y, x] >= rules.level and probs[y, x] == probs[y, x] for x in range(width)] for y in range(height)]
+    places = list(np.ndindex(height, width))
+    invalid = [place for place in places if quality[place] < rules.level or probs[place] != probs[place]]
+    extent = np.ones(probs.shape, bool)
+    for place in invalid:
+        extent[place] = False
     if rules.level == 0:
-        return np.array(valid, bool).reshape(probs.shape)
+        return extent
     frame = rules.size if rules.frame is None else rules.frame
-    extent = np.zeros(probs.shape, bool)
-    for y in range(frame, height - frame):
-        for x in range(frame, width - frame):
-            extent[y, x] = all(
-                valid[b][a]
-                for b in range(max(0, y - rules.size), min(height, y + rules.size + 1))
-                for a in range(max(0, x - rules.size), min(width, x + rules.size + 1))
-                if (a - x) ** 2 + (b - y) ** 2 <= rules.size**2
-            )
+    for y, x in places:
+        framed = frame <= y < height - frame and frame <= x < width - frame
+        extent[y, x] = framed and all((b - y) ** 2 + (a - x) ** 2 > rules.size**2 for b, a in invalid)
     return extent
 
 
 def regions_by_hand(probs, threshold):
-    limit = np.float32(threshold)
-    seen = np.zeros(probs.shape, bool)
-    for start in np.ndindex(*probs.shape):
-        if seen[start] or not probs[start] > limit:
-            continue
-        seen[start] = True
-        queue, pixels = deque([start]), []
-        while queue:
-            y, x = queue.popleft()
-            pixels.append((y, x))
-            for near in np.ndindex(3, 3):
-                place = y + near[0] - 1, x + near[1] - 1
-                inside = 0 <= place[0] < probs.shape[0] and 0 <= place[1] < probs.shape[1]
-                if inside and not seen[place] and probs[place] > limit:
-                    seen[place] = True
-                    queue.append(place)
+    above = {place for place in np.ndindex(*probs.shape) if probs[place] > np.float32(threshold)}
+    while above:
+        pixels = [above.pop()]
+        for y, x in pixels:  # which grows
+            near = {(y + j, x + i) for j in (-1, 0, 1) for i in (-1, 0, 1)} & above
+            pixels += near
+            above -= near
         yield pixels
 
 
@@ -289,6 +277,13 @@ def test_further_thresholds_change_nothing_else():
                 np.testing.assert_array_equal(together[stem + suffix], other[stem])
 
 
+def test_thresholds_may_come_as_an_array():
+    tile = make_tile(block())
+    xr.testing.assert_identical(
+        prepare_export(tile, more_thresholds=np.array([0.4, 0.6])), prepare_export(tile, more_thresholds=[0.4, 0.6])
+    )
+
+
 def test_objects_of_a_higher_threshold_lie_within_those_of_a_lower_one():
     probs = np.random.default_rng(9).random((80, 70), dtype="float32")
     names = ["", "-t60", "-t70", "-t90"]
@@ -306,14 +301,19 @@ def test_objects_of_a_higher_threshold_lie_within_those_of_a_lower_one():
         ({"more_thresholds": [0]}, "0.01"),
         ({"more_thresholds": 0.4}, "list of thresholds"),
         ({"more_thresholds": "0.4"}, "list of thresholds"),
+        ({"more_thresholds": None}, "list of thresholds"),
+        ({"more_thresholds": ["0.4"]}, "each of more_thresholds lies between 0 and 1"),
         ({"more_thresholds": [0.4], "ensemble_subsets": ["net-t40"]}, "'net-t40'"),
         ({"grow_threshold": 0.51}, "grow_threshold must be at most each threshold"),
         ({"grow_threshold": 0.45, "more_thresholds": [0.4]}, "with a threshold of 0.4"),
         ({"grow_threshold": -0.1}, "grow_threshold lies between 0 and 1"),
+        ({"grow_threshold": "low"}, "grow_threshold lies between 0 and 1"),
         ({"grow_threshold": float("nan")}, "grow_threshold lies between 0 and 1"),
         ({"max_water_share": 50}, "max_water_share is a share"),
+        ({"max_water_share": "half"}, "max_water_share is a share"),
         ({"max_water_share": float("nan")}, "max_water_share is a share"),
         ({"min_object_area": -1.0}, "min_object_area is in m²"),
+        ({"min_object_area": "large"}, "min_object_area is in m²"),
         ({"min_object_area": float("inf")}, "min_object_area is in m²"),
     ],
 )

@@ -75,6 +75,10 @@ def _json(path: Path) -> bool:
     return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
 
 
+def _html(path: Path) -> bool:
+    return path.read_bytes().rstrip().endswith(b"</html>")
+
+
 def _netcdf(path: Path) -> bool:
     with h5netcdf.File(path, "r") as file:  # its header holds the length of the file
         return len(file.dimensions) > 0
@@ -86,5 +90,6 @@ _CHECKS: Mapping[str, Callable[[Path], bool]] = {
     ".gpkg": _geopackage,
     ".jpg": _jpeg,
     ".json": _json,
+    ".html": _html,
     ".nc": _netcdf,
 }

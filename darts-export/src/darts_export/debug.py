@@ -1,10 +1,13 @@
 """The whole tile as NetCDF, for looking into what happened."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from darts_utils.arrays import to_host
 
@@ -15,6 +18,9 @@ def write_debug(path: Path, tile: xr.Dataset) -> None:
     """Write all variables with the values they have in memory, not clipped or rounded as on disk, compressed.
 
     bool becomes int8 with a note that xarray understands; attributes NetCDF cannot hold become text.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     host = to_host(tile)
     host.attrs = _attributes(host.attrs)
@@ -28,7 +34,42 @@ def write_debug(path: Path, tile: xr.Dataset) -> None:
                 "shuffle": True,
                 "chunksizes": tuple(min(CHUNK_PX, length) for length in values.shape),
             }
-    host.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    with _PatientFile(path) as file:
+        try:
+            with h5netcdf.File(file, "w") as netcdf:
+                host.dump_to_store(H5NetCDFStore(netcdf), encoding=encoding)
+        finally:
+            file.complain()
+
+
+class _PatientFile(io.FileIO):
+    """A file that tells of a failed write only when asked: HDF5 2.0 crashes the process if one fails as it closes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and self._error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return self.tell() if size is None else size
+
+    def complain(self) -> None:
+        """Raise what the first failed write raised."""
+        if self._error is not None:
+            raise self._error
 
 
 def _attributes(attrs: dict[Any, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def darts_tags(tile: xr.Dataset, metadata: Mapping[str, Any] | None, folder_name
     tags = {name: tile.attrs[name] for name in TILE_ATTRS if not _absent(tile.attrs.get(name))}
     tags = {"tile_id": folder_name, "software": f"darts-export {version('darts-export')}"} | tags
     tags = {PREFIX + name: value for name, value in tags.items()}
-    tags |= {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in (metadata or {}).items()}
+    tags |= {PREFIX + str(name).removeprefix(PREFIX): value for name, value in (metadata or {}).items()}
     return {name: _plain(tags[name]) for name in sorted(tags)}
 
 
@@ -61,24 +62,36 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, set | frozenset):
         return sorted(map(_plain, value), key=str)
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return _plain(value[()])
     if isinstance(value, list | tuple | np.ndarray):
         return [_plain(item) for item in value]
+    if pd.isna(value):
+        return None
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, np.datetime64):
+        return str(value)
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+    return value if isinstance(value, str | bool | int | float) else str(value)
 
 
 def _absent(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    return value == "" if isinstance(value, str) else bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _timestamp(value: Any) -> Any:
     if _absent(value):
         return pd.NaT
     try:
-        return pd.to_datetime(value, utc=True)
+        if isinstance(value, int | float | np.number):
+            raise ValueError("a number may count anything")
+        scalar: Any = value[()] if isinstance(value, np.ndarray) else value
+        time = pd.Timestamp(scalar)
+        return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
     except (ValueError, TypeError):
         _logger.warning("acquisition_time %r is no ISO 8601 time; the polygons get none", value)
         return pd.NaT

@@ -1,4 +1,4 @@
-"""Compiled loops that trace the outlines of regions from their runs (`run_kernels`)."""
+"""Compiled loops that trace the outlines of regions from their runs (`darts_utils.runs`)."""
 
 from typing import Any
 

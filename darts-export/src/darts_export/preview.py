@@ -6,10 +6,12 @@ from typing import Any
 import cv2
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
+from darts_export.metadata import identity
 from darts_export.rasters import tile_geobox, transformed
 from darts_utils.arrays import to_host
 
@@ -135,8 +137,9 @@ def _with_caption(picture: Image.Image, tile: xr.Dataset, geobox: Any, scale: fl
     font = ImageFont.load_default(size=14)
     middle = height + CAPTION_PX / 2
     ink = (40, 40, 40)
-    date = str(tile.attrs.get("acquisition_time") or "")[:10]
-    label = "  ".join(filter(None, (date, str(tile.attrs.get("sensor") or ""))))
+    ids = identity(tile, "")
+    date = "" if pd.isna(ids["acquisition_time"]) else f"{ids['acquisition_time']:%Y-%m-%d}"
+    label = " ".join(f"{date}  {ids['sensor'] or ''}".strip().splitlines())
     draw.text((10, middle), label, fill=ink, font=font, anchor="lm")
     right = width - 10.0
     if geobox.crs.projected:

@@ -1,4 +1,4 @@
-"""Compiled loops over the pixels on regions and around them, along their runs (`run_kernels`)."""
+"""Compiled loops over the pixels on regions and around them, along their runs (`darts_utils.runs`)."""
 
 from typing import Any
 

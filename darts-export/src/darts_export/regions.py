@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import shapely
 
-from darts_export import outline_kernels, region_kernels, run_kernels
+from darts_export import outline_kernels, region_kernels
 from darts_export.rasters import transformed
+from darts_utils.runs import Runs, find_runs
 
-ROWS_AT_ONCE = 512
 REGIONS_AT_ONCE = 64
 
 STATISTICS = ("min", "max", "mean", "median", "std")
@@ -24,24 +24,27 @@ STATISTICS = ("min", "max", "mean", "median", "std")
 
 @dataclass(frozen=True)
 class Regions:
-    """The 8-connected regions of a mask, numbered from 0 in raster order of their first pixels.
+    """The 8-connected regions of a mask, numbered from 0 in raster order of their first pixels."""
 
-    A run is a longest stretch of set pixels of a row, from `start` to before `stop`; the runs of row y are
-    `first[y]` … `first[y + 1]`.
-    """
-
-    first: np.ndarray
-    row: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
+    runs: Runs
     region: np.ndarray
     """Number of each run's region."""
     count: int
 
     @cached_property
+    def row(self) -> np.ndarray:
+        """Row of each run, int32."""
+        return self.runs.rows
+
+    @cached_property
+    def length(self) -> np.ndarray:
+        """Pixels of each run, int32."""
+        return self.runs.ends - self.runs.starts
+
+    @cached_property
     def npixel(self) -> np.ndarray:
         """Pixels of each region."""
-        return np.bincount(self.region, weights=self.stop - self.start, minlength=self.count).astype("int64")
+        return np.bincount(self.region, weights=self.length, minlength=self.count).astype("int64")
 
     @cached_property
     def by_region(self) -> np.ndarray:
@@ -55,17 +58,17 @@ class Regions:
 
     def runs_of_each(self) -> Iterator[np.ndarray]:
         """Give row, start and stop of the runs of each region, int32 (runs, 3)."""
-        runs = np.stack([self.row, self.start, self.stop], axis=1)[self.by_region]
+        runs = np.stack([self.row, self.runs.starts, self.runs.ends], axis=1)[self.by_region]
         for begin, end in pairwise(self.first_run):
             yield runs[begin:end]
 
     def statistics(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Return min, max, mean, median and (population) std of the finite `values` (y, x) on each region, float64."""
-        length = (self.stop - self.start)[self.by_region]
+        length = self.length[self.by_region]
         target = np.empty(len(length), "int64")
         target[self.by_region] = np.cumsum(length) - length
         taken = np.empty(int(length.sum()), values.dtype)
-        region_kernels.take_pixels(1, self.row, self.start, self.stop, target, values, taken)
+        region_kernels.take_pixels(1, self.row, self.runs.starts, self.runs.ends, target, values, taken)
         figures = np.empty((len(STATISTICS), self.count))
         begin = np.concatenate([[0], np.cumsum(self.npixel)])
         region_kernels.sum_up(_blocks(self.count, REGIONS_AT_ONCE), REGIONS_AT_ONCE, begin, taken, figures)
@@ -80,7 +83,7 @@ class Regions:
         offsets = np.arange(radius_px + 1)
         half_width = np.sqrt(radius_px**2 - offsets**2).astype("int64")
         around, seen = np.zeros((2, self.count), "int64")
-        runs = (values[self.by_region] for values in (self.row, self.start, self.stop))
+        runs = (values[self.by_region] for values in (self.row, self.runs.starts, self.runs.ends))
         region_kernels.look_around(
             _blocks(self.count, REGIONS_AT_ONCE), REGIONS_AT_ONCE, self.first_run, *runs, half_width,
             np.ascontiguousarray(valid).view("uint8"), around, seen,
@@ -108,7 +111,7 @@ class Regions:
         """Return the 4-connected parts as polygons, and the region of each."""
         if not self.count:
             return np.array([], dtype=object), np.array([], "int32")
-        part, parts = _joined(self.first, self.start, self.stop, reach=0)
+        part, parts = self.runs.connect(corners=False)
         part_region = np.empty(parts, "int32")
         part_region[part] = self.region
         corners, ring_end, ring_part, hole = _rings(self, part)
@@ -125,34 +128,18 @@ class Regions:
 
 def find_regions(mask: np.ndarray) -> Regions:
     """Return the 8-connected regions of a mask (bool, y and x)."""
-    mask = np.ascontiguousarray(mask, bool).view("uint8")
-    height = len(mask)
-    counts = np.zeros(height, "int64")
-    blocks = _blocks(height, ROWS_AT_ONCE)
-    if mask.size:
-        run_kernels.count_runs(blocks, ROWS_AT_ONCE, mask, counts)
-    first = np.concatenate([[0], np.cumsum(counts)])
-    row, start, stop = np.empty((3, first[-1]), "int32")
-    if len(row):
-        run_kernels.find_runs(blocks, ROWS_AT_ONCE, mask, first, row, start, stop)
-    region, count = _joined(first, start, stop, reach=1)
-    return Regions(first, row, start, stop, region, count)
-
-
-def _joined(first: np.ndarray, start: np.ndarray, stop: np.ndarray, reach: int) -> tuple[np.ndarray, int]:
-    label, count = np.empty(len(start), "int32"), np.zeros(1, "int64")
-    run_kernels.join_runs(1, reach, first, start, stop, label, count)
-    return label, int(count[0])
+    runs = find_runs(mask)
+    region, count = runs.connect()
+    return Regions(runs, region, count)
 
 
 def _rings(regions: Regions, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return corners (column, row) ring by ring, where each ring ends, its part, and whether it is a hole's."""
-    most = 4 * len(regions.start)
+    runs = regions.runs
+    most = 4 * len(runs.starts)
     x, y, after, twin, part_of = np.empty((5, most), "int32")
     count = np.zeros(1, "int64")
-    outline_kernels.find_corners(
-        1, regions.first, regions.start, regions.stop, part, x, y, after, twin, part_of, count
-    )  # fmt: skip
+    outline_kernels.find_corners(1, runs.first, runs.starts, runs.ends, part, x, y, after, twin, part_of, count)
     number = int(count[0])
     x, y, after, twin = (values[:number] for values in (x, y, after, twin))
     ring_corner, ring_end = np.empty(number, "int32"), np.empty(number, "int64")

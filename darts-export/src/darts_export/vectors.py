@@ -122,7 +122,7 @@ def extent(tile: xr.Dataset, ids: Mapping[str, Any]) -> gpd.GeoDataFrame:
     parts = [find_regions(mask) for mask in (seen, seen_clear(tile, seen))]
     geometry = np.array([regions.whole_outline(geobox.affine) for regions in parts])
     pixel_area = PixelArea.on(geobox)
-    area = [pixel_area.total_m2(regions.row, regions.start, regions.stop) for regions in parts]
+    area = [pixel_area.total_m2(regions.row, regions.runs.starts, regions.runs.ends) for regions in parts]
     return _frame(EXTENT_COLUMNS, {"kind": ["seen", "clear"], "area_m2": area, **ids}, geometry, geobox.crs)
 
 

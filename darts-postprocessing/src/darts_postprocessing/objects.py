@@ -92,10 +92,11 @@ class ObjectRules:
         check_pixels("min_object_size", self.min_size_px)
         if self.grow_threshold is not None:
             check_threshold(self.grow_threshold, "grow_threshold")
-        if self.max_water_share is not None and not 0 <= self.max_water_share <= 1:
-            raise ConfigError(f"max_water_share is a share between 0 and 1, or None; got {self.max_water_share!r}")
-        if self.min_area_m2 is not None and not 0 <= self.min_area_m2 < np.inf:
-            raise ConfigError(f"min_object_area is in m², 0 or more, or None; got {self.min_area_m2!r}")
+        water, area = self.max_water_share, self.min_area_m2
+        if water is not None and not (is_number(water) and 0 <= water <= 1):
+            raise ConfigError(f"max_water_share is a share between 0 and 1, or None; got {water!r}")
+        if area is not None and not (is_number(area) and 0 <= area < np.inf):
+            raise ConfigError(f"min_object_area is in m², 0 or more, or None; got {area!r}")
 
     def check_thresholds(self, thresholds: Sequence[float]) -> None:
         """Check that objects can grow from seeds above each threshold.
@@ -154,13 +155,18 @@ def choose_objects(
 
 
 def check_threshold(threshold: float, name: str = "a probability threshold") -> None:
-    """Check that a probability threshold lies in 0 to 1.
+    """Check that a probability threshold is a number in 0 to 1.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it is not.
     """
-    if not 0 <= threshold <= 1:
+    if not (is_number(threshold) and 0 <= threshold <= 1):
         raise ConfigError(f"{name} lies between 0 and 1; got {threshold!r}")
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a parameter is a number; True and False are none."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _judge(

@@ -67,8 +67,8 @@ def prepare_export(
 
     Raises:
         MissingBandError: the tile lacks probabilities, its quality mask, or `s2_scl` where `max_water_share` needs it.
-        ConfigError: a parameter has a value that cannot work.
-        GridMismatchError: `min_object_area` needs a grid, which the tile lacks.
+        ConfigError: a parameter has a value that cannot work, or the tile went through here before.
+        GridMismatchError: `min_object_area` needs a grid, which the tile lacks, or a band is not (y, x).
     """
     level = _quality_level(quality_level)
     check_threshold(bin_threshold)
@@ -86,12 +86,14 @@ def prepare_export(
         tile, "quality_data_mask", "probabilities", *(f"probabilities-{model}" for model in models),
         purpose="prepare_export",
     )  # fmt: skip
+    _require_unmasked(tile)
     geobox = None if min_object_area is None else _geobox(tile)
     masked = [name for name in map(str, tile.data_vars) if _is_probability(name)]
     used = [*masked, "quality_data_mask"]
     if max_water_share is not None:
         _require_classes(tile)
         used.append("s2_scl")
+    tile = tile.assign({name: _plane(tile, name) for name in used})
     if device is not None:
         # Only what is used here moves; the other bands stay where they are.
         tile = tile.assign(to_device(tile[used], resolve_array_device(device)).data_vars)
@@ -114,6 +116,29 @@ def prepare_export(
     return tile.assign(added)
 
 
+def _require_unmasked(tile: xr.Dataset) -> None:
+    if "cut_probabilities" in tile.data_vars:
+        raise ConfigError(
+            f"tile {_id_of(tile)} went through prepare_export before: its probabilities are gone outside the extent, "
+            "and a second erosion would take more. Start from the tile as it was segmented."
+        )
+
+
+def _plane(tile: xr.Dataset, name: str) -> xr.DataArray:
+    """Return a band as (y, x), computed where it is lazy (dask)."""
+    band = tile[name]
+    if set(band.dims) != {"y", "x"}:
+        raise GridMismatchError(
+            f"band {name!r} of tile {_id_of(tile)} has the dimensions {band.dims}, not ('y', 'x'); "
+            "bring it onto the tile's grid"
+        )
+    return (band if band.chunks is None else band.compute()).transpose("y", "x")
+
+
+def _id_of(tile: xr.Dataset) -> str:
+    return str(tile.attrs.get("tile_id") or "without an id")
+
+
 def _band(tile: xr.Dataset, values: Any, name: str, suffix: str = "") -> xr.DataArray:
     probs = tile["probabilities"]
     layer = describe(xr.DataArray(values, dims=probs.dims, coords=probs.coords), name, _SOURCE)
@@ -130,21 +155,22 @@ def _quality_level(level: int | str) -> int:
 
 
 def _models(ensemble_subsets: Sequence[str]) -> Sequence[str]:
-    if isinstance(ensemble_subsets, str):
-        raise ConfigError(f"ensemble_subsets is a list of model names; got the text {ensemble_subsets!r}")
-    return ensemble_subsets
+    if ensemble_subsets is None or isinstance(ensemble_subsets, str):
+        raise ConfigError(f"ensemble_subsets is a list of model names; got {ensemble_subsets!r}")
+    return tuple(ensemble_subsets)
 
 
 def _suffixes_by_threshold(
     bin_threshold: float, more_thresholds: Sequence[float], models: Sequence[str]
 ) -> dict[float, str]:
     """Return by threshold what the names of its layers end with."""
-    if isinstance(more_thresholds, str | int | float):
+    if more_thresholds is None or isinstance(more_thresholds, str | int | float):
         raise ConfigError(f"more_thresholds is a list of thresholds; got {more_thresholds!r}")
-    if more_thresholds:
+    if len(more_thresholds):
         check_model_names(models)
     suffixes = {bin_threshold: ""}
     for threshold in more_thresholds:
+        check_threshold(threshold, "each of more_thresholds")
         if any(abs(threshold - other) < 1e-9 for other in suffixes):
             raise ConfigError(
                 f"more_thresholds names {threshold!r} twice, or it is bin_threshold itself; give each threshold once"
@@ -157,7 +183,7 @@ def _geobox(tile: xr.Dataset) -> GeoBox:
     geobox = tile.odc.geobox
     if geobox is None or geobox.crs is None:
         raise GridMismatchError(
-            f"min_object_area needs a tile with a grid and a CRS, tile {tile.attrs.get('tile_id') or 'without an id'} "
+            f"min_object_area needs a tile with a grid and a CRS, tile {_id_of(tile)} "
             "has none. Give the smallest size in pixels instead (min_object_size), or load the tile with its CRS."
         )
     return geobox
@@ -166,7 +192,7 @@ def _geobox(tile: xr.Dataset) -> GeoBox:
 def _require_classes(tile: xr.Dataset) -> None:
     if "s2_scl" not in tile.data_vars:
         raise MissingBandError(
-            f"tile {tile.attrs.get('tile_id') or 'without an id'} lacks s2_scl, which max_water_share needs; only "
+            f"tile {_id_of(tile)} lacks s2_scl, which max_water_share needs; only "
             "Sentinel-2 scenes with a scene classification have it. Leave max_water_share out for this tile."
         )
 

@@ -6,12 +6,12 @@ Import this module where it is used; it loads numba.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from darts_postprocessing import run_kernels as kernels
 from darts_postprocessing.regions import Measures
+from darts_utils.runs import BLOCK_ROWS, Runs, find_runs
 
 
 class RunRegions:
@@ -20,8 +20,9 @@ class RunRegions:
     def __init__(self, probs: np.ndarray, threshold: float, within: RunRegions | None = None) -> None:
         """Find the regions; `within` are those above a lower threshold, the only places to look at."""
         self._probs = np.ascontiguousarray(probs)
-        lower = _Runs.of_rows(probs.shape) if within is None else within._runs
-        self._runs: _Runs = lower.above(self._probs, threshold)
+        self._runs: Runs = (
+            find_runs(self._probs, threshold) if within is None else within._runs.above(self._probs, threshold)
+        )
         self._region, self.count = self._runs.connect()
 
     def above(self, threshold: float) -> RunRegions:
@@ -70,51 +71,5 @@ def copy_within(extent: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return `values` with NaN outside the extent."""
     values = np.ascontiguousarray(values)
     kept = np.empty_like(values)
-    kernels.copy_within(_blocks(len(values)), values, np.ascontiguousarray(extent), kept)
+    kernels.copy_within(math.ceil(len(values) / BLOCK_ROWS), values, np.ascontiguousarray(extent), kept)
     return kept
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """Runs of pixels; see `run_kernels`."""
-
-    first: np.ndarray
-    """The number of each row's first run, and at last how many there are; int64."""
-    starts: np.ndarray
-    """The first column of each run, int32."""
-    ends: np.ndarray
-    """The column behind each run, int32."""
-
-    @classmethod
-    def of_rows(cls, shape: tuple[int, ...]) -> _Runs:
-        """Return whole rows, a run each."""
-        height, width = shape
-        first = np.arange(height + 1) if width else np.zeros(height + 1, "int64")
-        return cls(first, np.zeros(first[-1], "int32"), np.full(first[-1], width, "int32"))
-
-    @property
-    def blocks(self) -> int:
-        """How many blocks of rows kernels work on."""
-        return _blocks(len(self.first) - 1)
-
-    def above(self, values: np.ndarray, threshold: float) -> _Runs:
-        """Return the runs of `values` above `threshold` within these."""
-        limit = np.float32(threshold)
-        first = np.zeros_like(self.first)
-        kernels.count_runs(self.blocks, values, limit, self.first, self.starts, self.ends, first[1:])
-        np.cumsum(first, out=first)
-        starts, ends = np.empty(first[-1], "int32"), np.empty(first[-1], "int32")
-        kernels.find_runs(self.blocks, values, limit, self.first, self.starts, self.ends, first, starts, ends)
-        return _Runs(first, starts, ends)
-
-    def connect(self) -> tuple[np.ndarray, int]:
-        """Return the number, from 0, of each run's 8-connected region (int32), and how many regions there are."""
-        region, count = np.empty(len(self.starts), "int32"), np.zeros(1, "int64")
-        kernels.join_rows(self.blocks, self.first, self.starts, self.ends, region)
-        kernels.join_blocks(1, self.first, self.starts, self.ends, region)
-        kernels.number_regions(1, region, count)
-        return region, int(count[0])
-
-
-def _blocks(rows: int) -> int:
-    return math.ceil(rows / kernels.BLOCK_ROWS)
