@@ -72,10 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
     figures: dict[str, Any] = {"processes": options.processes, "runs": []} | machine(*PACKAGES)
     for tiles in sorted(options.tiles):
         figures["runs"].append(on_tiles(options, tiles, ["ours"])["ours"])
+        keep(options, figures)  # a later part may fail, and an hour would be lost
     if options.plain:
         figures["compared"] = on_tiles(options, options.plain, ["ours", "plain"])
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        keep(options, figures)
     goals = goals_of(figures)
     print_figures(figures, goals)
     if max(options.tiles) >= FULL_SIZE and any(not met for *_, met in goals):
@@ -83,6 +83,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 # What is measured
+
+
+def keep(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Write what was measured so far into the file that was asked for."""
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
 
 
 def on_tiles(options: argparse.Namespace, tiles: int, parts: list[str]) -> dict[str, Any]:

@@ -14,16 +14,20 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from darts_export import export_tile
+from darts_export import vectors
 from darts_export.dataset import merge_outputs
+from darts_export.dataset.tile_folders import EXTENT_FILE, segment_files
+from darts_export.export import Export
+from darts_export.metadata import identity
+from darts_export.vector_files import write_parquet
 
 prepare_export = pytest.importorskip("darts_postprocessing", reason="cuts objects as a run does").prepare_export
 
 NAN = np.float32(np.nan)
 
 
-def export(probabilities, quality, windows, out, *, frame, erosion, smallest, grid):
-    """Postprocess and export windows (top, bottom, left, right) of a map as tiles of one scene."""
+def write_tiles(probabilities, quality, windows, out, *, day, frame, erosion, smallest, grid):
+    """Postprocess windows (top, bottom, left, right) of a map as tiles of one scene; write what a merge reads."""
     crs, resolution, left, top = grid
     for number, (r0, r1, c0, c1) in enumerate(windows):
         transform = Affine(resolution, 0, left + c0 * resolution, 0, -resolution, top - r0 * resolution)
@@ -35,15 +39,21 @@ def export(probabilities, quality, windows, out, *, frame, erosion, smallest, gr
             },
             coords=xr_coords(GeoBox(probabilities[part].shape, transform, crs)),
             attrs={
-                "sensor": "Sentinel-2", "acquisition_time": "2021-08-21T21:00:00Z", "image_id": "scene",
+                "sensor": "Sentinel-2", "acquisition_time": f"{day}T21:00:00Z", "image_id": "scene",
                 "tile_id": f"tile-{number}",
             },
         )  # fmt: skip
         ready = prepare_export(
             tile, mask_erosion_size=erosion, edge_erosion_size=frame, min_object_size=smallest, quality_level=1
         )
-        folder = out / f"tile-{number}" / "scene"
-        export_tile(ready, folder, bands=("polygonized", "extent"), metadata={"mmu": smallest})
+        folder = out / day / f"tile-{number}"
+        folder.mkdir(parents=True)
+        export = Export(ready, folder, (), {"DARTS_mmu": smallest}, identity(ready, folder.name))
+        # The GeoPackages and all else that export_tile writes take most of its time, and are not read.
+        whole, cut = segment_files("")
+        write_parquet(folder / whole, export.segments, export.tags)
+        write_parquet(folder / cut, export.cut_objects_of(""), export.tags)
+        write_parquet(folder / EXTENT_FILE, vectors.extent(ready, export.ids), export.tags)
 
 
 def cuttings(shape, rows, columns, overlap):
@@ -54,31 +64,26 @@ def cuttings(shape, rows, columns, overlap):
     return [(*down, *across) for down in starts(shape[0], rows) for across in starts(shape[1], columns)]
 
 
-def merged(folder, probabilities, quality, windows, **options):
-    export(probabilities, quality, windows, folder / "run", **options)
-    merge_outputs([folder / "run"], folder / "dataset", min_object_size=options["smallest"])
-    return gpd.read_parquet(folder / "dataset" / "level1.parquet")
-
-
-def outlines(frame):
-    return sorted(shapely.to_wkb(shapely.normalize(frame.geometry.to_numpy())))
-
-
 def assert_same_slumps(folder, probabilities, quality, rows, columns, overlap, **options):
+    """Merge a map twice at once: as one tile of one day, and as many of another."""
     height, width = probabilities.shape
-    whole = merged(folder / "whole", probabilities, quality, [(0, height, 0, width)], **options)
     tiles = cuttings(probabilities.shape, rows, columns, overlap)
-    cut = merged(folder / f"cut-{rows}-{columns}-{overlap}", probabilities, quality, tiles, **options)
-    segments = gpd.read_parquet(folder / "whole/run/tile-0/scene/prediction_segments.parquet")
-    assert len(whole) == len(segments)
-    assert outlines(cut) == outlines(whole)
-    assert sorted(cut["id"]) == sorted(whole["id"])
-    both = whole.merge(cut, on="id", suffixes=("", "_cut"))
-    assert (both.npixel == both.npixel_cut).all()
+    write_tiles(probabilities, quality, [(0, height, 0, width)], folder / "run", day="2021-08-21", **options)
+    write_tiles(probabilities, quality, tiles, folder / "run", day="2021-08-22", **options)
+    merge_outputs([folder / "run"], folder / "dataset")
+    level1 = gpd.read_parquet(folder / "dataset" / "level1.parquet")
+    level1["shape"] = shapely.to_wkb(shapely.normalize(level1.geometry.to_numpy()))
+    whole, cut = (
+        level1[level1.date.astype(str) == day].sort_values("shape").reset_index(drop=True)
+        for day in ("2021-08-21", "2021-08-22")
+    )
+    assert len(whole) == len(gpd.read_parquet(folder / "run/2021-08-21/tile-0/prediction_segments.parquet"))
+    assert list(cut["shape"]) == list(whole["shape"])
+    assert list(cut.npixel) == list(whole.npixel)
     for name in ("area_m2", "perimeter_m", "pval_min", "pval_max"):
-        np.testing.assert_allclose(both[f"{name}_cut"], both[name], rtol=1e-9)
+        np.testing.assert_allclose(cut[name], whole[name], rtol=1e-9)
     # A piece's mean holds for all of its pixels, those that others have too included.
-    np.testing.assert_allclose(both.pval_mean_cut, both.pval_mean, atol=0.1)
+    np.testing.assert_allclose(cut.pval_mean, whole.pval_mean, atol=0.1)
     return whole, cut
 
 

@@ -14,7 +14,7 @@ import shapely
 from shapely import affinity, box
 
 from darts_export.dataset import Matching, merge_outputs
-from darts_utils.errors import ConfigError, MissingDataError
+from darts_utils.errors import ConfigError
 
 UTM = "EPSG:32608"
 ORIGIN = (500_000, 7_600_000)
@@ -29,7 +29,7 @@ def square(left, bottom, width, height=None):
 
 def write_tile(
     out, name, day, whole=(), cut=(), *, seen=None, clear=None, crs=UTM, sensor="Sentinel-2", image=None, tags=None,
-    mean=0.8, suffix="",
+    mean=0.8, suffix="", threshold=np.nan, model="ensemble",
 ):  # fmt: skip
     folder = Path(out) / name / f"{day}-{sensor}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,8 @@ def write_tile(
                 "npixel": np.rint(shapely.area(shapes) / 100).astype("int64"), "area_m2": np.array(area, "float64"),
                 "mean": np.full(len(shapes), mean), "min": np.full(len(shapes), mean - 0.1),
                 "max": np.full(len(shapes), mean + 0.1), "median": np.full(len(shapes), mean),
-                "std": np.full(len(shapes), 0.05), "model": pd.Series(["ensemble"] * len(shapes), dtype="string"),
+                "std": np.full(len(shapes), 0.05), "model": pd.Series([model] * len(shapes), dtype="string"),
+                "threshold": np.full(len(shapes), threshold),
             },
             geometry=list(shapes), crs=crs,
         )  # fmt: skip
@@ -132,6 +133,44 @@ def test_empty_tiles_and_tiles_with_cut_segments_alone(tmp_path):
     assert (summary.dropped.unseen, summary.dropped.small) == (1, 1)
 
 
+def test_what_one_image_saw_whole_survives_what_another_saw_cut(tmp_path):
+    run = tmp_path / "run"
+    seen = square(-100, -100, 130)
+    write_tile(run, "a", "2021-07-01", [square(0, 0, 10), square(12, 0, 5)], image="clear", seen=seen)
+    # Under the edge of a cloud both are one, which goes on to where nobody saw.
+    write_tile(run, "b", "2021-07-01", cut=[square(5, 5, 60, 3)], image="cloudy", seen=seen)
+    write_tile(run, "c", "2021-07-01", [square(13, 3, 5)], image="third", seen=seen)
+    summary, level1, *_ = merge(tmp_path)
+    assert (summary.dropped.unseen, summary.dropped.small) == (0, 0)
+    assert sorted(zip(level1.npixel, level1.image_ids, level1.cut, strict=True)) == [
+        (42, "clear;third", False), (100, "clear", False),
+    ]  # fmt: skip
+    assert sorted(level1.n_pieces) == [1, 2]
+
+
+def test_the_least_and_largest_probability_are_those_of_all_images(tmp_path):
+    run = tmp_path / "run"
+    write_tile(run, "a", "2021-07-01", [square(0, 0, 10)], image="first", mean=0.6)
+    write_tile(run, "b", "2021-07-01", [square(2, 2, 4)], image="second", mean=0.85)
+    _, level1, *_ = merge(tmp_path)
+    assert tuple(level1[["pval_min", "pval_mean", "pval_max"]].iloc[0]) == pytest.approx((0.5, 0.6, 0.95))
+
+
+def test_tiles_of_different_models_and_thresholds_are_told(tmp_path, caplog):
+    run = tmp_path / "run"
+    for name, left, threshold, model in (("a", 0, 0.5, "unet"), ("b", 5, 0.3, "ensemble"), ("c", 50, 0.3, "ensemble")):
+        tags = {"DARTS_binarizethreshold": threshold, "DARTS_mmu": 32, "DARTS_growthreshold": None}
+        write_tile(run, name, "2021-07-01", [square(left, 0, 10)], tags=tags, threshold=threshold, model=model)
+    summary, level1, *_ = merge(tmp_path)
+    assert summary.mixed == ("binarizethreshold: 0.3, 0.5",)
+    assert "binarizethreshold: 0.3, 0.5" in caplog.text
+    rows = level1.set_index("tile_ids")
+    assert rows.model.to_dict() == {"a;b": "ensemble;unet", "c": "ensemble"}
+    assert np.isnan(rows.threshold["a;b"])
+    assert rows.threshold["c"] == 0.3
+    assert merge(tmp_path, tmp_path / "run" / "b")[0].mixed == ()
+
+
 def test_the_smallest_object_is_that_of_the_run(tmp_path):
     tags = {"DARTS_mmu": 9}
     write_tile(tmp_path / "run", "a", "2021-07-01", cut=[square(10, 10, 3), square(20, 10, 2, 4)], tags=tags)
@@ -141,62 +180,39 @@ def test_the_smallest_object_is_that_of_the_run(tmp_path):
     assert sorted(level1.npixel) == [8, 9]
 
 
-def test_damaged_tiles_are_named_and_stop_nothing(tmp_path, caplog):
-    run = tmp_path / "run"
-    write_tile(run, "good", "2021-07-01", [square(0, 0, 10)])
-    for name, file in (("cut-short", "prediction_segments"), ("gone", "prediction_cut_segments")):
-        path = write_tile(run, name, "2021-07-01", [square(50, 0, 10)]) / f"{file}.parquet"
-        path.write_bytes(path.read_bytes()[:-30]) if name == "cut-short" else path.unlink()
-    write_tile(run, "undated", "", [square(50, 0, 10)])
-    write_tile(run, "crooked", "2021-07-01", [shapely.Polygon([(0, 0), (9, 9), (9, 0), (0, 9)])])
-    hidden = run / ".half.tmp"
-    write_tile(hidden, "x", "2021-07-01", [square(50, 0, 10)])
-    summary, level1, *_ = merge(tmp_path)
-    assert (summary.tiles, len(level1)) == (1, 1)
-    assert len(summary.damaged) == 4
-    for name in ("cut-short", "gone", "undated", "crooked"):
-        assert any(name in reason for reason in summary.damaged)
-        assert name in caplog.text
-    with pytest.raises(MissingDataError, match="no tile could be read"):
-        merge_outputs([run / "gone"], tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-
-
-def test_other_files_are_never_replaced(tmp_path):
-    write_tile(tmp_path / "run", "a", "2021-07-01")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.docx").touch()
-    with pytest.raises(ConfigError, match=r"thesis\.docx"):
-        merge(tmp_path)
-    with pytest.raises(MissingDataError, match="no tile"):
-        merge_outputs([tmp_path / "out"], tmp_path / "other")
-
-
 def test_the_same_tiles_give_the_same_bytes_whatever_the_batches(tmp_path):
     run = tmp_path / "run"
     rng = np.random.default_rng(5)
     for day in ("2020-07-01", "2020-07-09", "2021-07-01"):
         for name, left in (("a", 0), ("b", 1400)):
-            places = rng.integers(0, 1500, (40, 2))
-            whole = [square(left + x, y, rng.integers(6, 12)) for x, y in places[:30] * [1, 1]]
-            whole = list(shapely.get_parts(shapely.union_all(whole)))
-            write_tile(run, name, day, whole, seen=square(left, 0, 1520))
-    merge_outputs([run], tmp_path / "once")
-    merge_outputs([run], tmp_path / "twice")
-    merge_outputs([run], tmp_path / "small", pieces_at_once=5)
-    for file in sorted(path.name for path in (tmp_path / "once").iterdir()):
-        if file != "collection.json":  # it names the folder
-            assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "twice" / file).read_bytes(), file
+            whole = [square(left + x, y, rng.integers(6, 12)) for x, y in rng.integers(0, 1500, (14, 2))]
+            write_tile(run, name, day, shapely.get_parts(shapely.union_all(whole)), seen=square(left, 0, 1520))
+    merge_outputs([run], tmp_path / "once" / "dataset")
+    merge_outputs([run], tmp_path / "twice" / "dataset")
+    merge_outputs([run], tmp_path / "small" / "dataset", pieces_at_once=5)
+    for file in sorted(path.name for path in (tmp_path / "once" / "dataset").iterdir()):
+        once, twice = ((tmp_path / name / "dataset" / file).read_bytes() for name in ("once", "twice"))
+        assert once == twice, file
     for table in ("level1", "level2", "slumps"):
-        frames = [gpd.read_parquet(tmp_path / name / f"{table}.parquet") for name in ("once", "small")]
+        frames = [gpd.read_parquet(tmp_path / name / "dataset" / f"{table}.parquet") for name in ("once", "small")]
         one, other = (frame.sort_values("id").reset_index(drop=True) for frame in frames)
         pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(other))
+
+
+@pytest.mark.parametrize("wrong", [{"drift_m": -1}, {"drift_m": 1e9}, {"least_share": 0}, {"least_share": np.nan}])
+def test_a_rule_that_cannot_match_is_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong)).removesuffix("_m")):
+        Matching(**wrong)
 
 
 def follow(tmp_path, *years, **options):
     """Merge outlines of years from 2018 on; return slumps, and the slump id of each Level 2 footprint by its place."""
     for year, outlines in enumerate(years, 2018):
         write_tile(tmp_path / "run", "a", f"{year}-07-01", outlines)
+    return tracked(tmp_path, **options)
+
+
+def tracked(tmp_path, **options):
     _, _, level2, slumps = merge(tmp_path, **options)
     middle = level2.geometry.to_crs(UTM).centroid
     level2["at"] = ((middle.x - ORIGIN[0]) / 10).round().astype(int)
@@ -234,6 +250,24 @@ def test_of_a_merge_the_larger_slump_goes_on_and_the_other_comes_back(tmp_path):
     assert slumps.merged_into_id[small] == large
     slumps, ids = follow(tmp_path, apart, [square(0, 0, 20, 10)], apart)
     assert (ids[2020, 6], ids[2020, 17]) == (large, small)
+    assert slumps.merged_into_id.isna().all()
+
+
+def test_of_two_that_merged_the_smaller_comes_back_though_it_is_the_larger_one_then(tmp_path):
+    apart = [square(0, 0, 12, 10), square(14, 0, 6, 10)]
+    # What comes back shares all of itself with what it was, and with all that it merged into.
+    for turn in range(8):
+        left = 1000 * turn
+        first, merged, last = (
+            [affinity.translate(shape, left) for shape in shapes]
+            for shapes in (apart, [square(0, 0, 20, 10)], [square(0, 0, 2, 10), square(15, 2, 4, 6)])
+        )
+        for year, outlines in enumerate((first, merged, last), 2018):
+            write_tile(tmp_path / "run", f"a{turn}", f"{year}-07-01", outlines)
+    slumps, ids = tracked(tmp_path)
+    for left in range(0, 800, 100):
+        assert (ids[2020, left + 1], ids[2020, left + 17]) == (ids[2018, left + 6], ids[2018, left + 17])
+    assert slumps.parent_id.isna().all()
     assert slumps.merged_into_id.isna().all()
 
 

@@ -1,6 +1,8 @@
 """The antimeridian, the pole, the south, two zones, coverage, and the tables as files."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import geopandas as gpd
@@ -12,6 +14,8 @@ import pyproj
 import pytest
 import shapely
 from PIL import Image
+from pystac import STACObjectType
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from shapely import box
 
 from darts_export.dataset import merge_outputs
@@ -19,7 +23,7 @@ from darts_export.dataset.clusters import close_pairs, connected
 from darts_export.dataset.columns import TABLES
 from darts_export.dataset.ids import ids_of
 from darts_export.dataset.joining import join, without_collinear
-from darts_export.dataset.planes import NORTH, SOUTH, to_lonlat
+from darts_export.dataset.planes import NORTH, SOUTH, project, to_lonlat
 from darts_export.dataset.spill import cells_of_boxes
 from darts_export.dataset.statistics import pooled
 
@@ -181,6 +185,20 @@ def test_the_summary_counts_by_cell_and_by_given_regions(tmp_path):
     assert cells.latitude.between(67, 70).all()
 
 
+def test_a_dataset_of_nothing_seen_and_nothing_found_is_one(tmp_path):
+    write_tile(tmp_path / "run", "a", "EPSG:32608", [], shapely.Polygon())
+    summary, found = tables(tmp_path)
+    assert summary.rows == dict.fromkeys(TABLES, 0)
+    assert [len(frame) for frame in found.values()] == [0] * len(TABLES)
+    assert pd.read_csv(tmp_path / "out" / "summary.csv").empty
+    check_collection(tmp_path / "out")
+
+
+def check_collection(folder):
+    collection = json.loads((folder / "collection.json").read_text())
+    JsonSchemaSTACValidator().validate_core(collection, STACObjectType.COLLECTION, "1.1.0")
+
+
 def test_every_file_is_what_it_says(tmp_path):
     middle = centre(-135, 68.5, "EPSG:32608")
     write_tile(tmp_path / "run", "a", "EPSG:32608", [around(middle, 100)], around(middle, 10_000))
@@ -195,9 +213,12 @@ def test_every_file_is_what_it_says(tmp_path):
         assert len(package) == len(found[name]) == summary.rows[name]
         assert pyogrio.read_info(out / f"{name}.gpkg")["geometry_type"] == "MultiPolygon"
         assert package.crs.to_epsg() == 4326
+        with closing(sqlite3.connect(out / f"{name}.gpkg")) as database:
+            assert database.execute("PRAGMA user_version").fetchone() == (10200,)  # newer ones make QGIS warn
     assert {asset["href"] for asset in json.loads((out / "collection.json").read_text())["assets"].values()} == {
         f"./{path.name}" for path in out.iterdir() if path.name != "collection.json"
     }
+    check_collection(out)
     with Image.open(out / "map.png") as picture:
         assert len(picture.getcolors(1 << 20)) > 5
     text = (Path(__file__).parents[2] / "docs" / "dataset.md").read_text()
@@ -223,6 +244,22 @@ def test_joined_pixels_have_the_outline_of_their_union():
         assert shapely.normalize(counted) == shapely.normalize(plain)
         turns = [len(ring.coords) for ring in shapely.get_rings(shapely.get_parts(plain))]
         assert min(turns) >= 5
+
+
+def test_outlines_of_crossing_grids_stay_valid_on_their_way_to_longitude_and_latitude():
+    rng = np.random.default_rng(11)
+    pieces = []
+    # Two on one grid and one on another: in the plane, edges of the one grid cross by less than rounding tells.
+    for crs in ("EPSG:32608", "EPSG:32608", "EPSG:32609"):
+        corner = np.array(centre(-132, 71, crs)) + 10 * rng.integers(0, 6, (150, 14, 2))
+        pixels = shapely.box(corner[..., 0], corner[..., 1], corner[..., 0] + 10, corner[..., 1] + 10)
+        pieces.append(project(shapely.union_all(pixels, axis=1), crs, NORTH))
+    groups = list(np.stack(pieces, axis=1))
+    whole = join(groups, np.full(len(groups), 10.0))
+    assert not whole.on_grid.any()
+    assert shapely.is_valid(to_lonlat(whole.geometry, NORTH, NORTH)).all()
+    plain = np.array([shapely.union_all(group) for group in groups])
+    assert shapely.area(shapely.symmetric_difference(whole.geometry, plain)).max() < 5
 
 
 def test_components_are_those_of_a_search_one_by_one():

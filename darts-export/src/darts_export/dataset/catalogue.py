@@ -41,6 +41,8 @@ def write_catalogue(folder: Path, name: str, tiles: pd.DataFrame, rows: Mapping[
     )
     boxes = pq.read_table(folder / "coverage.parquet", columns=["bbox"])["bbox"].to_pylist()
     days = pd.to_datetime(tiles["time"], utc=True)
+    columns_told = (("darts:sensors", "sensor"), ("darts:models", "model"), ("darts:made_by", "made_by"))
+    told = {name: sorted(set(tiles[column]) - {""}) for name, column in columns_told}
     write_dataset_collection(
         folder,
         assets,
@@ -52,9 +54,5 @@ def write_catalogue(folder: Path, name: str, tiles: pd.DataFrame, rows: Mapping[
         start=datetime.combine(days.min().date(), time(), UTC),
         end=datetime.combine(days.max().date(), time(23, 59, 59), UTC),
         keywords=("permafrost", "thaw slump", "Arctic"),
-        summaries={
-            "darts:sensors": sorted(set(tiles["sensor"])),
-            "darts:models": sorted(set(tiles["model"]) - {""}),
-            "darts:made_by": sorted(set(tiles["made_by"]) - {""}),
-        },
+        summaries={name: values for name, values in told.items() if values},  # STAC has no empty ones
     )

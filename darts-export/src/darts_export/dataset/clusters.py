@@ -1,6 +1,7 @@
 """What belongs together: connected components of numbered things, and pairs of things that lie close."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,7 @@ def members(label: np.ndarray) -> Iterator[np.ndarray]:
     """Give the members of each component that has several, in order of their lowest numbers."""
     order = np.argsort(label, kind="stable")
     starts = np.flatnonzero(np.diff(label[order], prepend=-1))
-    stops = np.append(starts[1:], len(order))
-    for start, stop in zip(starts, stops, strict=True):
+    for start, stop in pairwise([*starts.tolist(), len(order)]):
         if stop - start > 1:
             yield order[start:stop]
 

@@ -33,8 +33,10 @@ LEVEL1 = (
     Column("year", _WHOLE, "calendar year, UTC"),
     Column("date", _DATE, "day of the observation, UTC"),
     Column("sensor", _TEXT, "Sentinel-2 or PlanetScope"),
-    Column("model", _TEXT, "the model, or ensemble"),
-    Column("threshold", _REAL, "probability above which a pixel is part of a footprint; null if not known"),
+    Column("model", _TEXT, "the model, or ensemble; several joined by ;"),
+    Column(
+        "threshold", _REAL, "probability above which a pixel is part of a footprint; null if not known, or if several"
+    ),
     Column("image_ids", _TEXT, "images it was found in, joined by ;"),
     Column("tile_ids", _TEXT, "tiles it was found in, joined by ;"),
     Column("area_m2", _REAL, "area on the ellipsoid, m²"),

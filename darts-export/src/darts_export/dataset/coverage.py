@@ -28,6 +28,9 @@ from darts_export.dataset.writing import write_part
 CELL_M = 100_000.0
 """Side of the cells. Corners lie on the pole and on the antimeridian, so that no cell reaches across either."""
 
+SNAP_M = 0.001
+"""Where tiles of several CRSs cross, corners are rounded to this, so that no slivers stay."""
+
 KINDS = ("seen", "clear")
 
 
@@ -128,7 +131,8 @@ def _union_in_cell(looks: Looks, those: Sequence[int], kind: str, square: Any, p
         polygons_of(shapely.intersection(shapely.make_valid(flat(shapely.union_all(parts), crs, plane)), square))
         for crs, parts in by_crs.items()
     ]
-    union = polygons_of(shapely.union_all([part for part in flats if not part.is_empty]))
+    flats = [part for part in flats if not part.is_empty]
+    union = polygons_of(shapely.union_all(flats, grid_size=SNAP_M if len(flats) > 1 else None))
     return (None if union.is_empty else union), seen
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import shapely
+from pyproj.exceptions import ProjError
 
 from darts_export.dataset.extents import BOX, put_extents_down
 from darts_export.dataset.planes import NORTH, SOUTH, project, project_points
@@ -22,6 +23,10 @@ from darts_utils.errors import StoreError
 TILES_AT_ONCE = 128
 ROWS_AT_ONCE = 50_000
 LONGEST_EXTENT_EDGE_PX = 100
+
+MAIN_THRESHOLD = "binarizethreshold"
+SETTINGS = ("modelchecksums", MAIN_THRESHOLD, "growthreshold", "mmu", "minarea", "maxwatershare")
+"""What a run's files say of how objects were found, and tiles of one dataset should have in common."""
 
 Map = Callable[..., Iterator[Any]]
 """As the built-in `map`, on one or several processes."""
@@ -96,9 +101,11 @@ def _read_chunk(folders: list[TileFolder], suffix: str, reach_m: float, spill: P
     for number, folder in enumerate(folders[start : start + TILES_AT_ONCE], start):
         try:
             polygons = read_tile(folder.path, suffix)
-            row, table = _describe(polygons, number, reach_m)
-        except (StoreError, shapely.GEOSException) as error:
-            damaged.append(str(error) if isinstance(error, StoreError) else f"{folder.path}: {error}")
+            row, table = _describe(polygons, number, reach_m, folder.path)
+        except (StoreError, shapely.GEOSException, ProjError) as error:
+            reason = str(error) if isinstance(error, StoreError) else f"{folder.path}: {error}"
+            # Names of folders may hold bytes that are no text, which could not be printed.
+            damaged.append(reason.encode("utf-8", "backslashreplace").decode())
             continue
         row |= {"place": folder.place, "extents": str(extent_file)}
         tiles.append(row | put_extents_down(extents, {"seen": polygons.seen, "clear": polygons.clear}))
@@ -111,7 +118,7 @@ def _read_chunk(folders: list[TileFolder], suffix: str, reach_m: float, spill: P
     return _Chunk(tiles, files, Counts.total(counts), damaged)
 
 
-def _describe(polygons: TilePolygons, number: int, reach_m: float) -> tuple[dict[str, Any], pa.Table]:
+def _describe(polygons: TilePolygons, number: int, reach_m: float, folder: Path) -> tuple[dict[str, Any], pa.Table]:
     """Return a tile's row and its polygons, once for each cell they touch."""
     plane = _plane_of(polygons)
     south = plane == SOUTH
@@ -119,9 +126,12 @@ def _describe(polygons: TilePolygons, number: int, reach_m: float) -> tuple[dict
     with np.errstate(divide="ignore", invalid="ignore"):
         pixel = np.sqrt(shapely.area(polygons.geometry) / pixels)
         pixel_m = np.sqrt(polygons.numbers["area_m2"] / pixels)
+    seen = _bounds_in_plane(polygons.seen, polygons.crs, plane)
+    if not (polygons.seen.is_empty or np.isfinite(seen).all()):
+        raise StoreError(f"{folder}: the tile's extent has no place on Earth in {polygons.crs}")
     bounds = shapely.bounds(project(polygons.geometry, polygons.crs, plane)).reshape(-1, 4)
     if not (np.isfinite(bounds).all() and np.isfinite(pixel_m).all()):
-        raise StoreError(f"tile {polygons.tile_id}: polygons without a place, or without area_m2 and npixel")
+        raise StoreError(f"{folder}: polygons without a place, or without area_m2 and npixel")
     bounds += np.array([-1, -1, 1, 1]) * (reach_m + pixel_m)[:, None]
     row, cell = cells_of_boxes(bounds, np.full(len(bounds), south))
     columns: dict[str, Any] = {
@@ -138,7 +148,6 @@ def _describe(polygons: TilePolygons, number: int, reach_m: float) -> tuple[dict
         {name: values[row] for name, values in columns.items()}
         | {"geometry": pa.array(shapely.to_wkb(polygons.geometry), pa.binary()).take(pa.array(row)), "cell": cell}
     )
-    seen = _bounds_in_plane(polygons.seen, polygons.crs, plane)
     min_px, min_area = polygons.tag("mmu"), polygons.tag("minarea")
     return {
         "tile": number,
@@ -155,6 +164,7 @@ def _describe(polygons: TilePolygons, number: int, reach_m: float) -> tuple[dict
         "whole": int((~polygons.cut).sum()),
         "cut": int(polygons.cut.sum()),
         "made_by": _made_by(polygons),
+        **{name: str(polygons.tags.get(f"DARTS_{name}", "")) for name in SETTINGS},
         **dict(zip(BOX, seen, strict=True)),
     }, table
 
@@ -177,6 +187,8 @@ def _bounds_in_plane(geometry: Any, crs: str, plane: str) -> np.ndarray:
     flat = project(box, crs, plane, longest_edge=max(right - left, top - bottom) / LONGEST_EXTENT_EDGE_PX)
     # Between two points of an edge the curve may bulge: by less than the share below of the whole.
     bounds = shapely.bounds(flat)[0]
+    if not np.isfinite(bounds).all():
+        return np.full(4, np.nan)
     margin = 1e-3 * max(bounds[2] - bounds[0], bounds[3] - bounds[1])
     return np.asarray(bounds + np.array([-1, -1, 1, 1]) * margin)
 

@@ -11,6 +11,9 @@ from darts_export.dataset.planes import polygons_of
 OFF_GRID = 1e-3
 """Corners further from a common grid than this share of a pixel are on another one."""
 
+SNAP_PX = 2**-10
+"""Corners where polygons of several grids cross are rounded to this share of a pixel."""
+
 UNSEEN_PX = 0.01
 """Less than this many pixels outside is rounding; one that is really outside counts 1."""
 
@@ -30,7 +33,7 @@ def join(groups: Sequence[np.ndarray], pixel: np.ndarray, *, added: bool = False
     """Return the union of each group of pieces.
 
     On one grid of square pixels of the side `pixel`, corners are counted in whole pixels, so that nothing is rounded:
-    the outline is that of the union's pixels.
+    the outline is that of the union's pixels. On several grids, corners are rounded to a thousandth of a pixel.
     """
     if not len(groups):
         return Joined(np.empty(0, object), np.empty(0, bool), [])
@@ -48,7 +51,14 @@ def join(groups: Sequence[np.ndarray], pixel: np.ndarray, *, added: bool = False
     onto = shapely.set_coordinates(pieces.copy(), np.where(on_grid[group, None], np.rint(counted), counted))
 
     parts = [onto[start : start + count] for start, count in zip(starts, number, strict=True)]
-    unions = np.array([polygons_of(shapely.union_all(part)) for part in parts], dtype=object)
+    # Where edges of several grids cross, slivers come out that are no polygon any more once they are rounded.
+    unions = np.array(
+        [
+            polygons_of(shapely.union_all(part, grid_size=None if one_grid else SNAP_PX))
+            for part, one_grid in zip(parts, on_grid, strict=True)
+        ],
+        dtype=object,
+    )
     areas = [_added(*pair) * side**2 for *pair, side in zip(parts, unions, pixel, strict=True)] if added else []
     unions[on_grid] = without_collinear(unions[on_grid])
     points, group = shapely.get_coordinates(unions, return_index=True)

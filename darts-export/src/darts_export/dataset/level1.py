@@ -31,7 +31,7 @@ class Dropped:
     """Objects with cut pieces that are not kept."""
 
     unseen: int = 0
-    """A part of them lies in no tile's extent."""
+    """A part of them lies in no tile's extent, and no tile saw another part whole."""
     small: int = 0
     """They are smaller than the smallest object, or without a seed."""
 
@@ -43,7 +43,8 @@ def join_pieces(pieces: pd.DataFrame, tiles: pd.DataFrame, looks: Looks) -> tupl
     """Return the slumps of each observation, and how many were dropped.
 
     Pieces of one observation that overlap or touch are one slump. One with cut pieces is kept when it lies within what
-    the tiles of its observation saw together, as it would be if they were one tile, and when it is large enough.
+    the tiles of its observation saw together, as it would be if they were one tile, and when it is large enough. Of
+    one that reaches out of that, what some tile saw whole is kept without the cut pieces.
 
     Args:
         pieces: of one plane, with `geometry` in the CRS of their tile and `flat` in the plane, sorted by `uid`.
@@ -57,13 +58,24 @@ def join_pieces(pieces: pd.DataFrame, tiles: pd.DataFrame, looks: Looks) -> tupl
     several = _with_several_tiles(columns["observation"], columns["tile"])
     alone = np.arange(len(pieces)) + 1 + columns["observation"].max(initial=0)
     group = np.where(several, columns["observation"], alone)
-    label = connected(len(pieces), *close_pairs(columns["flat"], group, TOUCH_PX * columns["pixel_m"]))
+    first, second = close_pairs(columns["flat"], group, TOUCH_PX * columns["pixel_m"])
+    label = connected(len(pieces), first, second)
+    found = _joined(columns, label)
+    seen, large = _are_seen(found, looks), _are_large(found)
+    keep = seen & large
 
-    single = np.bincount(label, minlength=len(pieces))[label] == 1
-    joined = _join_groups(columns, list(members(label)))
-    found = {name: np.concatenate([columns[name][single], joined[name]]) for name in joined}
-    keep, dropped = _keep(found, looks)
-    rows = pd.DataFrame({name: values[keep] for name, values in found.items()})
+    whole = ~columns["cut"].astype(bool)
+    again = whole & np.isin(label, found["first"][~seen])  # the first piece of an object is its label
+    both = again[first] & again[second]
+    apart = connected(len(pieces), first[both], second[both])
+    parts = [
+        {name: values[keep] for name, values in found.items()},
+        _joined({name: values[again] for name, values in columns.items()}, apart[again]),
+    ]
+    rows = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in found})
+    dropped = Dropped(
+        unseen=int((~seen & ~np.isin(found["first"], label[again])).sum()), small=int((seen & ~large).sum())
+    )
     return rows.sort_values("first").reset_index(drop=True), dropped
 
 
@@ -98,6 +110,13 @@ def _with_several_tiles(observation: np.ndarray, tile: np.ndarray) -> np.ndarray
     return several
 
 
+def _joined(columns: Columns, label: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a row for each label."""
+    single = np.bincount(label)[label] == 1
+    several = _join_groups(columns, list(members(label)))
+    return {name: np.concatenate([columns[name][single], several[name]]) for name in several}
+
+
 def _join_groups(columns: Columns, groups: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Return a row for each group of pieces; what is not set here is that of its largest piece."""
     # The largest first: what it holds is whole, and the others count for what they add.
@@ -127,7 +146,9 @@ def _join_groups(columns: Columns, groups: list[np.ndarray]) -> dict[str, np.nda
 def _values(columns: Columns, group: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
     around = columns["valid_share_around"][group]
     return {
-        "first": group.min(),
+        "first": columns["first"][group].min(),
+        "model": _listed(columns["model"][group]),
+        "threshold": _common(columns["threshold"][group]),
         "image_ids": _listed(columns["image_ids"][group]),
         "tile_ids": _listed(columns["tile_ids"][group]),
         **pooled({name: columns[name][group] for name in PROBABILITY}, weight),
@@ -141,17 +162,22 @@ def _values(columns: Columns, group: np.ndarray, weight: np.ndarray) -> dict[str
     }
 
 
-def _keep(found: Columns, looks: Looks) -> tuple[np.ndarray, Dropped]:
-    """Return which objects are kept: whole ones, and those with cut pieces that were seen and are large enough."""
-    cut = found["cut"].astype(bool)
+def _are_large(found: Columns) -> np.ndarray:
+    """Return which objects are whole, or as large as the run asks for, with a seed where it wants one."""
     with np.errstate(invalid="ignore"):
         small = (found["npixel"] < found["min_px"]) | (found["area_m2"] < found["min_area"])
         # Grown objects have a seed: a pixel above the threshold proper, which may lie in another piece.
         small |= found["seeded"].astype(bool) & (found["pval_max"] <= found["threshold"])
-    seen = np.ones(len(cut), bool)
-    for row in np.flatnonzero(cut):
+    large: np.ndarray = ~(found["cut"].astype(bool) & small)
+    return large
+
+
+def _are_seen(found: Columns, looks: Looks) -> np.ndarray:
+    """Return which objects are whole, or lie within what was seen."""
+    seen = np.ones(len(found["cut"]), bool)
+    for row in np.flatnonzero(found["cut"]):
         seen[row] = _is_seen({name: found[name][row] for name in _OF_SEEN}, looks)
-    return ~cut | (seen & ~small), Dropped(unseen=int((cut & ~seen).sum()), small=int((cut & seen & small).sum()))
+    return seen
 
 
 _OF_SEEN = ("observation", "plane", "crs", "pixel", "pixel_m", "on_grid", "geometry", "flat")
@@ -169,6 +195,10 @@ def _is_seen(row: Mapping[str, Any], looks: Looks) -> bool:
         return False
     seen = [looks.flat_extent(tile) for tile in near]
     return lies_within(row["flat"], seen, row["pixel_m"], tolerance_px=OTHER_GRID_PX)
+
+
+def _common(values: np.ndarray) -> float:
+    return float(values[0]) if (values == values[0]).all() else np.nan
 
 
 def _listed(names: np.ndarray) -> str:

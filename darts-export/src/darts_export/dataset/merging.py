@@ -17,17 +17,17 @@ from darts_export.dataset.catalogue import write_catalogue
 from darts_export.dataset.columns import TABLES
 from darts_export.dataset.coverage import cover
 from darts_export.dataset.groups import LEVELS, Done, Group, Work, work_on
-from darts_export.dataset.intake import Intake, Map, read_all
+from darts_export.dataset.intake import MAIN_THRESHOLD, SETTINGS, Intake, Map, read_all
 from darts_export.dataset.level1 import Dropped
 from darts_export.dataset.polar_map import draw_map
 from darts_export.dataset.slumps import Matching
 from darts_export.dataset.spill import Counts, SpillFile
 from darts_export.dataset.summary import read_regions, summarize, write_summary
+from darts_export.dataset.target import check_target, new_dataset
 from darts_export.dataset.tile_folders import find_tiles
 from darts_export.dataset.writing import write_geopackage, write_geoparquet
 from darts_utils.errors import ConfigError, MissingDataError
 from darts_utils.layers import check_model_names, object_suffix
-from darts_utils.store import remove_leftovers, replacing
 
 PIECES_AT_ONCE = 40_000
 MOST_ROUNDS = 4
@@ -46,6 +46,8 @@ class MergeSummary:
     """Tiles that were left out because they were there twice."""
     damaged: tuple[str, ...]
     """Why other tiles were left out."""
+    mixed: tuple[str, ...]
+    """Models and settings in which tiles differ, with their values."""
     whole: int
     """Segments of tiles."""
     cut: int
@@ -72,7 +74,8 @@ def merge_outputs(
     """Merge the tiles of output folders into the dataset, and write it into the folder `out`.
 
     The folder appears whole or not at all; a dataset that is there already is replaced. The same tiles give the same
-    bytes. A damaged tile is left out, with a warning.
+    bytes. A damaged tile is left out, with a warning; there is one too where tiles are of different models, thresholds
+    or rules for objects.
 
     Args:
         outputs: output folders of `darts run`; tiles lie one or two folders below.
@@ -89,23 +92,26 @@ def merge_outputs(
 
     Raises:
         MissingDataError: there is no tile, or none that can be read.
-        ConfigError: `out` holds other files, or a parameter cannot be.
+        ConfigError: `out` holds other files, another merge writes it, or a parameter cannot be.
         StoreError: the dataset cannot be written.
     """
-    folders, target = [Path(output) for output in outputs], Path(out)
+    # A link to the dataset's folder stays one, and "." gets a name.
+    folders, target = [Path(output) for output in outputs], Path(out).resolve()
+    _check_numbers(min_object_size, processes, pieces_at_once)
+    matching = matching or Matching()
     areas = None if regions is None else read_regions(Path(regions), region_column)
     suffix = _layer(model, threshold)
-    _check_target(target, folders)
+    check_target(target, folders)
     found = find_tiles(folders, suffix)
-    remove_leftovers(target)
-    with replacing(target) as temporary, _mapping(processes) as run:
+    with new_dataset(target) as temporary, _mapping(processes) as run:
         spill = temporary / "spill"
-        spill.mkdir(parents=True)
-        intake = read_all(found, suffix, (matching or Matching()).drift_m / 2, spill, run)
+        spill.mkdir()
+        intake = read_all(found, suffix, matching.drift_m / 2, spill, run)
         if intake.tiles.empty:
             raise MissingDataError(f"no tile could be read; the first of {len(intake.damaged)}: {intake.damaged[0]}")
         intake = _with_observations(intake, min_object_size)
-        work = Work(intake.tiles, matching or Matching(), suffix, spill)
+        mixed = _settings_that_differ(intake.tiles, threshold)
+        work = Work(intake.tiles, matching, suffix, spill)
         done = _all_groups(work, intake, pieces_at_once, run)
         parts = done.parts | {"coverage": cover(intake.tiles, spill, run)}
         tables = list(TABLES)
@@ -116,10 +122,11 @@ def merge_outputs(
         write_catalogue(temporary, target.name, intake.tiles, rows)
         _remove(spill)
     return MergeSummary(
-        folder=target,
+        folder=Path(out),
         tiles=len(intake.tiles),
         duplicates=intake.duplicates,
         damaged=tuple(intake.damaged),
+        mixed=mixed,
         whole=int(intake.tiles["whole"].sum()),
         cut=int(intake.tiles["cut"].sum()),
         dropped=done.dropped,
@@ -134,7 +141,7 @@ def _write_table(folder: Path, table: str, parts: Sequence[Path]) -> int:
         ids = pq.read_table(parquet, columns=["id"])["id"].to_numpy()
         if len(np.unique(ids)) < rows:
             _logger.warning("%s: %d rows have an id that is another's too", table, rows - len(np.unique(ids)))
-    write_geopackage(folder / f"{table}.gpkg", table, parquet)
+    write_geopackage(folder / f"{table}.gpkg", table, parquet, rows)
     return rows
 
 
@@ -144,22 +151,26 @@ def _layer(model: str | None, threshold: float | None) -> str:
     return object_suffix(model or "", threshold)
 
 
-OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "gpkg")) | {
-    "summary.parquet", "summary.csv", "map.png", "collection.json",
-}  # fmt: skip
+def _check_numbers(min_object_size: int | None, processes: int, pieces_at_once: int) -> None:
+    for name, value in (
+        ("min_object_size", min_object_size), ("processes", processes), ("pieces_at_once", pieces_at_once),
+    ):  # fmt: skip
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
-def _check_target(target: Path, outputs: Sequence[Path]) -> None:
-    if not outputs:
-        raise ConfigError("no output folder was named: name at least one of `darts run`")
-    if target.is_file():
-        raise ConfigError(f"{target} is a file; name a folder for the dataset")
-    others = sorted({path.name for path in target.iterdir()} - OWN_FILES) if target.is_dir() else []
-    if others:
-        raise ConfigError(
-            f"{target} holds what is no part of a dataset, such as {others[0]!r}, and would be replaced; name another "
-            "folder, or move it"
-        )
+def _settings_that_differ(tiles: pd.DataFrame, threshold: float | None) -> tuple[str, ...]:
+    """Return in which settings tiles differ, and warn of them."""
+    mixed = []
+    for name in SETTINGS:
+        if name == MAIN_THRESHOLD and threshold is not None:
+            continue  # of other layers
+        values = sorted(set(tiles[name]) - {""})
+        if len(values) > 1:
+            listed = ", ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
+            mixed.append(f"{name}: {listed}")
+            _logger.warning("tiles of different settings are merged: %s", mixed[-1])
+    return tuple(mixed)
 
 
 def _with_observations(intake: Intake, min_object_size: int | None) -> Intake:
@@ -203,8 +214,6 @@ def _all_groups(work: Work, intake: Intake, most: int, run: Map) -> Done:
 @contextmanager
 def _mapping(processes: int) -> Iterator[Map]:
     """Give `map`, on several processes if asked."""
-    if processes < 1:
-        raise ConfigError(f"processes must be at least 1, got {processes}")
     if processes == 1:
         yield map
         return

@@ -8,8 +8,14 @@ import pandas as pd
 import shapely
 
 from darts_export.dataset.clusters import close_pairs
+from darts_utils.errors import ConfigError
 
 NONE = -1
+
+MOST_DRIFT_M = 1000.0
+
+AREAS_A_M2 = 1000.0
+"""Areas are compared in such units: finer differences are rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +26,12 @@ class Matching:
     """How far images may be shifted against each other; each outline is grown by half of it before comparing."""
     least_share: float = 0.3
     """Two grown outlines match if they share at least this part of the smaller one's area."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drift_m <= MOST_DRIFT_M:
+            raise ConfigError(f"drift is 0 to {MOST_DRIFT_M:.0f} m, got {self.drift_m}")
+        if not 0 < self.least_share <= 1:
+            raise ConfigError(f"least_share is above 0 and at most 1, got {self.least_share}")
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,14 @@ def match_years(level2: pd.DataFrame, matching: Matching) -> Tracks:
     """Follow slumps from year to year.
 
     The outlines of a year are matched with the last outline of each slump so far, however long ago that was, those
-    with the largest common area first; each slump goes on in one outline at most, and each outline has one slump.
-    What is left over though it matches is a part that split off (a new slump with a parent), or a slump that merged
-    into another one (it comes back if it is seen apart again).
+    with the largest common area first, and of equal ones those most alike in size; each slump goes on in one outline
+    at most, and each outline has one slump. What is left over though it matches is a part that split off (a new slump
+    with a parent), or a slump that merged into another one (it comes back if it is seen apart again).
 
     Later years never change what earlier ones gave, and nothing depends on outlines that do not hang together.
 
     Args:
-        level2: `flat`, `year`, and `id` (which decides between equal areas).
+        level2: `flat`, `year`, and `id` (which decides between pairs that are alike in all).
         matching: the rule.
     """
     year, ids = level2["year"].to_numpy(), level2["id"].to_numpy()
@@ -100,9 +112,11 @@ def _near(grown: np.ndarray, year: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _matches(
     grown: np.ndarray, ids: np.ndarray, early: np.ndarray, late: np.ndarray, least_share: float
 ) -> Iterator[tuple[int, int]]:
-    """Give the pairs that share enough, the largest common area first."""
+    """Give the pairs that share enough, the largest common area first; of equal ones those most alike."""
+    area = shapely.area(grown)
     shared = shapely.area(shapely.intersection(grown[early], grown[late]))
-    smaller = np.minimum(shapely.area(grown[early]), shapely.area(grown[late]))
-    order = np.lexsort([ids[late], ids[early], -shared])
-    enough = order[(shared >= least_share * smaller)[order]]
+    # An outline that lies within two earlier ones shares all of itself with both: rounding must not decide.
+    common, both = (np.rint(AREAS_A_M2 * value) for value in (shared, area[early] + area[late]))
+    order = np.lexsort([ids[late], ids[early], both, -common])
+    enough = order[(shared >= least_share * np.minimum(area[early], area[late]))[order]]
     return zip(early[enough], late[enough], strict=True)

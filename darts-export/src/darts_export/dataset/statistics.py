@@ -11,22 +11,25 @@ PROBABILITY = {
 
 
 def pooled(parts: Mapping[str, np.ndarray], weight: np.ndarray) -> dict[str, float]:
-    """Return `pval_*` of the whole from those of its parts; parts without weight or without statistics do not count.
+    """Return `pval_*` of the whole from those of its parts.
 
-    Mean and standard deviation are those of all pixels together, `weight` (number of pixels, or area) being what each
-    part brings. Of the median only those of the parts are known: it is their weighted median.
+    The least and the largest are those of all parts. Mean and standard deviation are those of all pixels together,
+    `weight` (number of pixels, or area) being what each part brings; parts without weight or without statistics do not
+    count. Of the median only those of the parts are known: it is their weighted median.
     """
+    whole = dict.fromkeys(PROBABILITY, np.nan)
+    for name, extreme in (("pval_min", np.min), ("pval_max", np.max)):
+        values = parts[name][np.isfinite(parts[name])]
+        whole[name] = float(extreme(values)) if len(values) else np.nan
     known = (weight > 0) & np.isfinite(parts["pval_mean"])
     if not known.any():
-        return dict.fromkeys(PROBABILITY, np.nan)
+        return whole
     part = {name: parts[name][known] for name in PROBABILITY}
     share = weight[known] / weight[known].sum()
     mean = float(share @ part["pval_mean"])
     variance = float(share @ (part["pval_std"] ** 2 + (part["pval_mean"] - mean) ** 2))
-    return {
+    return whole | {
         "pval_mean": mean,
-        "pval_min": float(part["pval_min"].min()),
-        "pval_max": float(part["pval_max"].max()),
         "pval_median": _weighted_median(part["pval_median"], share),
         "pval_std": float(np.sqrt(variance)),
     }

@@ -1,5 +1,6 @@
 """Counts and areas by year and region, read from the tables of the dataset."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from pyogrio.errors import DataSourceError
 
 from darts_export.dataset.columns import SUMMARY
 from darts_export.dataset.coverage import Cell, cell_at
-from darts_export.dataset.planes import NORTH, SOUTH, project, project_points
+from darts_export.dataset.planes import NORTH, SOUTH, polygons_of, project, project_points, to_lonlat
 from darts_utils.errors import ConfigError
 
 ALL = "all"
+_CELL_NAME = re.compile(r"[NS][+-]\d{5}[+-]\d{5}")
+_LONGEST_EDGE_M, _LONGEST_EDGE_DEGREES = 10_000.0, 0.1
+"""Longer edges of regions are divided before they go to longitude and latitude."""
 _ALL_YEARS = -1
 _KEYS = ["region", "year"]
 
@@ -41,8 +45,34 @@ def read_regions(path: Path, column: str | None = None) -> gpd.GeoDataFrame:
         )
     if regions.crs is None or not regions.geom_type.isin(["Polygon", "MultiPolygon"]).all():
         raise ConfigError(f"{path} must hold polygons, with a CRS")
-    regions = regions.to_crs("EPSG:4326")
-    return gpd.GeoDataFrame({"region": regions[name].astype(str)}, geometry=shapely.make_valid(regions.geometry.values))
+    if regions[name].isna().any():
+        raise ConfigError(f"{path} has {regions[name].isna().sum()} polygons without a {name}: name them, or leave out")
+    names = regions[name].astype(str)
+    taken = sorted(region for region in set(names) if region == ALL or _CELL_NAME.fullmatch(region))
+    if taken:
+        raise ConfigError(f"{path} names a region {taken[0]!r}, which the summary uses itself; rename it")
+    frame = gpd.GeoDataFrame({"region": names}, geometry=_to_lonlat(regions.geometry), crs="EPSG:4326")
+    # One that comes in several rows is one, so that nothing of it counts twice.
+    return frame.dissolve("region").reset_index()
+
+
+def _to_lonlat(regions: gpd.GeoSeries) -> np.ndarray:
+    """Return polygons in EPSG:4326, those that a plane has whole cut at ±180°."""
+    geometry = shapely.make_valid(np.asarray(regions.values))
+    bounds = shapely.bounds(geometry)
+    if regions.crs.is_geographic and (np.abs(bounds[:, [0, 2]]) <= 180).all():
+        return np.asarray(
+            shapely.make_valid(np.asarray(gpd.GeoSeries(geometry, crs=regions.crs).to_crs("EPSG:4326").values))
+        )
+    crs = regions.crs.to_wkt()
+    edge = _LONGEST_EDGE_DEGREES if regions.crs.is_geographic else _LONGEST_EDGE_M
+    dense = shapely.segmentize(geometry, edge)
+    x, y = shapely.get_coordinates(shapely.centroid(dense)).T
+    _, latitude = project_points(x, y, crs, "EPSG:4326")
+    lonlat = dense.copy()
+    for plane, here in ((NORTH, latitude >= 0), (SOUTH, latitude < 0)):
+        lonlat[here] = to_lonlat(dense[here], crs, plane)
+    return np.array([polygons_of(one) for one in shapely.make_valid(lonlat)], dtype=object)
 
 
 def summarize(folder: Path, regions: gpd.GeoDataFrame | None = None) -> pd.DataFrame:
@@ -61,7 +91,8 @@ def summarize(folder: Path, regions: gpd.GeoDataFrame | None = None) -> pd.DataF
             if table == "level2":  # a slump has one footprint a year
                 parts[-2]["n_slumps"] = parts[-2][count]
     parts += list(_areas(folder / "coverage.parquet", regions))
-    numbers = pd.concat(parts).groupby(_KEYS).sum(min_count=1).reset_index()
+    nothing = pd.DataFrame({"region": pd.Series(dtype=object), "year": pd.Series(dtype="int64")})
+    numbers = pd.concat([nothing, *parts]).groupby(_KEYS).sum(min_count=1).reset_index()
     for column in SUMMARY:
         if column.name not in numbers and column.name not in ("longitude", "latitude"):
             numbers[column.name] = np.nan
@@ -149,10 +180,6 @@ def _by_kind(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _middle(region: str) -> tuple[float, float]:
-    if len(region) == 13 and region[0] in "NS" and region[1] in "+-" and region[7] in "+-":
-        plane = NORTH if region[0] == "N" else SOUTH
-        try:
-            return Cell(plane, int(region[1:7]) // 100, int(region[7:]) // 100).middle()
-        except ValueError:
-            pass
-    return np.nan, np.nan
+    if not _CELL_NAME.fullmatch(region):
+        return np.nan, np.nan
+    return Cell(NORTH if region[0] == "N" else SOUTH, int(region[1:7]) // 100, int(region[7:]) // 100).middle()

@@ -5,11 +5,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from darts_utils.errors import MissingDataError
+from darts_export.products import PRODUCTS
+from darts_utils.errors import MissingDataError, StoreError
 
-EXTENT_FILE = "prediction_extent.parquet"
 LEVELS_BELOW = 2
 """Tiles lie one or two folders below an output folder: <scene>/ or <tile>/<scene>/."""
+
+
+def _tables(token: str) -> tuple[str, ...]:
+    return tuple(name for name in PRODUCTS[token].files if name.endswith(".parquet"))
+
+
+(EXTENT_FILE,) = _tables("extent")
+_SEGMENTS, _CUT_SEGMENTS = _tables("polygonized")
 
 
 class TileFolder(NamedTuple):
@@ -22,25 +30,29 @@ class TileFolder(NamedTuple):
 
 def segment_files(suffix: str) -> tuple[str, str]:
     """Return the names of the files of whole and of cut segments of a layer."""
-    return f"prediction_segments{suffix}.parquet", f"prediction_cut_segments{suffix}.parquet"
+    return _SEGMENTS.replace("{model}", suffix), _CUT_SEGMENTS.replace("{model}", suffix)
 
 
 def find_tiles(outputs: Sequence[Path], suffix: str) -> list[TileFolder]:
     """Return the folders with any of a tile's three files, in an order that does not depend on that of `outputs`.
 
-    Hidden folders, such as those of unfinished tiles, do not count.
+    Hidden folders, such as those of unfinished tiles, do not count. A folder that cannot be looked into does: reading
+    it tells why.
 
     Raises:
         MissingDataError: an output folder is not there, or none of them holds a tile.
+        StoreError: an output folder cannot be looked into.
     """
     wanted = {EXTENT_FILE, *segment_files(suffix)}
     found: dict[Path, tuple[tuple[str, ...], TileFolder]] = {}
     for place, output in enumerate(outputs):
         if not output.is_dir():
             raise MissingDataError(f"{output} is no folder; name output folders of `darts run`")
-        for path in _with_any(output, wanted, LEVELS_BELOW):
-            entry = (path.relative_to(output).parts, TileFolder(path, place))
-            found.setdefault(path.resolve(), entry)
+        try:
+            for path in _with_any(output, wanted, LEVELS_BELOW):
+                found.setdefault(path.resolve(), (path.relative_to(output).parts, TileFolder(path, place)))
+        except OSError as error:
+            raise StoreError(f"{output} cannot be looked into: {error.strerror or error}") from error
     if not found:
         raise MissingDataError(
             f"no tile in {', '.join(map(str, outputs))}: folders one or two levels below with "
@@ -51,11 +63,21 @@ def find_tiles(outputs: Sequence[Path], suffix: str) -> list[TileFolder]:
 
 def _with_any(folder: Path, wanted: set[str], levels: int) -> Iterator[Path]:
     with os.scandir(folder) as entries:
-        listed = list(entries)
+        # In order, so that of a folder and a link to it always the same one counts.
+        listed = sorted(entries, key=lambda entry: entry.name)
     if any(entry.name in wanted for entry in listed):
         yield folder
-        return
-    if levels:
-        for entry in listed:
-            if not entry.name.startswith(".") and entry.is_dir():
+    # A stray file must not hide the tiles below it, so a tile's folder is looked into as well.
+    for entry in listed if levels else ():
+        if not entry.name.startswith(".") and _is_folder(entry):
+            try:
                 yield from _with_any(Path(entry.path), wanted, levels - 1)
+            except PermissionError:
+                yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle
+        return False

@@ -69,7 +69,7 @@ def read_tile(folder: Path, suffix: str) -> TilePolygons:
     if set(kinds) != {"seen", "clear"}:
         raise StoreError(f"{folder / EXTENT_FILE} has no rows `seen` and `clear`")
     ids = {name: extent[name][0].as_py() for name in ("tile_id", "image_id", "sensor", "acquisition_time")}
-    if ids["acquisition_time"] is None:
+    if not isinstance(ids["acquisition_time"], datetime):
         raise StoreError(f"{folder / EXTENT_FILE} tells no acquisition_time, so the tile belongs to no year")
 
     parts: list[tuple[pa.Table, np.ndarray]] = []
@@ -81,11 +81,11 @@ def read_tile(folder: Path, suffix: str) -> TilePolygons:
         parts.append((table, _polygons(folder / file, table)))
     models = [name for table, _ in parts for name in table["model"].unique().to_pylist() if name is not None]
     return TilePolygons(
-        tile_id=ids["tile_id"] or folder.name,
-        image_id=ids["image_id"] or "",
-        sensor=ids["sensor"] or "",
+        tile_id=str(ids["tile_id"] or folder.name),
+        image_id=str(ids["image_id"] or ""),
+        sensor=str(ids["sensor"] or ""),
         time=ids["acquisition_time"],
-        model=models[0] if models else "",
+        model=str(models[0]) if models else "",
         crs=extent_crs,
         tags=tags,
         seen=kinds["seen"],
@@ -105,7 +105,7 @@ def _read(path: Path, needed: tuple[str, ...]) -> tuple[pa.Table, str, Mapping[s
             if missing:
                 raise StoreError(f"{path} lacks the columns {', '.join(sorted(missing))}")
             columns = [name for name in ("geometry", *needed, *NUMBERS) if name in schema.names]
-            table = file.read(columns=list(dict.fromkeys(columns)), use_threads=False)
+            table = _with_numbers(file.read(columns=list(dict.fromkeys(columns)), use_threads=False))
         metadata = schema.metadata or {}
         crs = _crs_of(json.dumps(json.loads(metadata[b"geo"])["columns"]["geometry"]["crs"]))
         tags = json.loads(metadata.get(b"darts", b"{}"))
@@ -125,6 +125,11 @@ def _crs_of(projjson: str) -> str:
     return ":".join(authority) if authority else str(crs.to_wkt())
 
 
+def _with_numbers(table: pa.Table) -> pa.Table:
+    types = [(field.name, pa.float64() if field.name in NUMBERS else field.type) for field in table.schema]
+    return table.cast(pa.schema(types))
+
+
 def _polygons(path: Path, table: pa.Table) -> np.ndarray:
     try:
         geometry = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
@@ -140,4 +145,5 @@ def _polygons(path: Path, table: pa.Table) -> np.ndarray:
 def _number(table: pa.Table, name: str) -> np.ndarray:
     if name not in table.column_names:
         return np.full(len(table), np.nan)
-    return table[name].cast(pa.float64()).to_numpy(zero_copy_only=False).astype("float64")
+    values: np.ndarray = table[name].to_numpy(zero_copy_only=False)
+    return values

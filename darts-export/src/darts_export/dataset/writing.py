@@ -14,8 +14,10 @@ import pyogrio
 import shapely
 from pyproj import CRS
 
+from darts_export.completeness import is_complete
 from darts_export.dataset.columns import stored_schema
 from darts_export.dataset.spill import read_schema, read_tables, write_table
+from darts_utils.errors import StoreError
 
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _BBOX_TYPE = pa.struct([(name, pa.float64()) for name in _BOX])
@@ -49,8 +51,12 @@ def write_geoparquet(path: Path, table: str, parts: Sequence[Path]) -> int:
     return rows
 
 
-def write_geopackage(path: Path, table: str, source: Path) -> None:
-    """Write a GeoPackage of multipolygons from a GeoParquet file of ours; the layer has the file's name."""
+def write_geopackage(path: Path, table: str, source: Path, rows: int) -> None:
+    """Write a GeoPackage of multipolygons from a GeoParquet file of ours; the layer has the file's name.
+
+    Raises:
+        StoreError: it did not come out with all of the `rows`.
+    """
     schema = stored_schema(table)
     with pq.ParquetFile(source) as file:
         batches = (
@@ -64,10 +70,14 @@ def write_geopackage(path: Path, table: str, source: Path) -> None:
             geometry_name="geometry",
             geometry_type="MultiPolygon",
             crs="EPSG:4326",
+            VERSION="1.2",  # QGIS of Debian 12 warns of later ones
         )
     # GDAL stamps the time of writing; an option against it holds for the whole process, other threads included.
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE gpkg_contents SET last_change = ?", (_FIXED_TIME,))
+        (written,) = database.execute(f'SELECT count(*) FROM "{path.stem}"').fetchone()
+    if written != rows or not is_complete(path):  # GDAL can fail without a word when a disk is full
+        raise StoreError(f"{path.name} came out with {written} of {rows} rows. Is the disk full?")
 
 
 def _promoted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -25,7 +25,8 @@ def merge(
 ) -> int:
     """Combine the tiles of output folders into the DARTS dataset: footprints by day, by year, slumps across years.
 
-    A damaged tile is left out and named, and the exit code is 1. A dataset that is there already is replaced.
+    A damaged tile is left out and named, and the exit code is 1. A dataset that is there already is replaced. Tiles of
+    different models or settings are merged, and told.
 
     Parameters
     ----------
@@ -73,6 +74,7 @@ def merge(
         f"  Level 1              {rows['level1']} footprints by day",
         f"  Level 2              {rows['level2']} footprints by year",
         f"  slumps               {rows['slumps']}",
+        *(f"tiles differ in {setting}" for setting in summary.mixed),
         *(f"left out: {reason}" for reason in summary.damaged),
     ]), markup=False, highlight=False, soft_wrap=True, emoji=False)  # fmt: skip
     return 1 if summary.damaged else 0

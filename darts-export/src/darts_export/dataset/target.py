@@ -1,0 +1,109 @@
+"""The folder of the dataset: one merge at a time, and nothing of others is replaced."""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow as pa
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+
+from darts_export.dataset.columns import TABLES
+from darts_utils.errors import ConfigError, DartsError, StoreError
+from darts_utils.store import remove_leftovers, replacing
+
+OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "gpkg")) | {
+    "summary.parquet", "summary.csv", "map.png", "collection.json",
+}  # fmt: skip
+
+_WRITE_ERRORS = (OSError, pa.ArrowException, DataSourceError, DataLayerError, FeatureError, sqlite3.Error)
+"""What comes of a full disk, by what was being written."""
+
+
+def check_target(target: Path, outputs: Sequence[Path]) -> None:
+    """Check, before anything is read, that a dataset may take the place of `target`.
+
+    Raises:
+        ConfigError: it is a file, or holds what is no part of a dataset; or no output folder was named.
+    """
+    if not outputs:
+        raise ConfigError("no output folder was named: name at least one of `darts run`")
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file; name a folder for the dataset")
+    others = sorted({path.name for path in target.iterdir()} - OWN_FILES) if target.is_dir() else []
+    if others:
+        raise ConfigError(
+            f"{target} holds what is no part of a dataset, such as {others[0]!r}, and would be replaced; name another "
+            "folder, or move it"
+        )
+
+
+@contextmanager
+def new_dataset(target: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `target` when the block ends well; what a killed merge left is removed.
+
+    Raises:
+        ConfigError: another merge writes this dataset.
+        StoreError: it cannot be written.
+    """
+    try:
+        with _held(target):
+            remove_leftovers(target)
+            with replacing(target) as temporary:
+                temporary.mkdir()
+                yield temporary
+    except DartsError:
+        raise
+    except BrokenProcessPool as error:
+        raise StoreError(
+            f"cannot write {target}: a worker process was killed, as happens when memory runs out. Use fewer processes."
+        ) from error
+    except _WRITE_ERRORS as error:
+        raise StoreError(f"cannot write {target}: {' '.join(str(error).split())}. {_remedy(error)}") from error
+
+
+def _remedy(error: Exception) -> str:
+    denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    return "Choose a folder you may write." if denied else "Is the disk full?"
+
+
+@contextmanager
+def _held(target: Path) -> Iterator[None]:
+    """Hold a hidden file beside `target`; the system lets go of it when the process dies, however it dies."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.with_name(f".{target.name}.lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = _is_the_file(descriptor, path)
+        except BlockingIOError:
+            alone = False
+        except OSError:  # a file system without locks
+            alone = True
+        if not alone:
+            raise ConfigError(f"another merge writes {target} now; wait for it, or name another folder")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _is_the_file(descriptor: int, path: Path) -> bool:
+    """Return whether a file that is held still has its name: its former holder removes it at the end."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
