@@ -94,7 +94,11 @@ def test_two_models_of_one_name(fails: Callable, tmp_path: Path, sample: Sample)
         (("--export-bands", "probabilites"), ("probabilites", "probabilities")),
         (("--device", 7), ("GPU 7", "darts env-info")),
         (("--device", "gpu"), ("device", "gpu")),
-        (("--executor", "ray"), ("--executor is not built yet",)),
+        (("--executor", "magic"), ("--executor", '"overlapped"')),
+        (("--shard", "17/16"), ("shard must be like 3/16", "17/16")),
+        (("--devices", "cpu", "gpu"), ("'gpu' is unknown",)),
+        (("--devices", "cpu", "cpu", "--device", "cpu"), ("device must be left out",)),
+        (("--max-failures", "-1"), ("max_failures must be 0 or more",)),
         (("--bathc-size", 3), ("--bathc-size", "--batch-size")),
         (("--no-raw-data-store",), ("no_raw_data_store", "offline")),
         (("--stac.endpoint", "stac.example.org"), ("endpoint", "http")),
@@ -160,12 +164,17 @@ def test_preparations_that_cannot_work(darts: Callable, tokens: tuple[str, ...],
         assert word in result.flat
 
 
-@pytest.mark.parametrize(
-    "command",
-    [("status", "x"), ("verify", "x"), ("train",)],
-)
-def test_commands_that_are_not_built_say_so(darts: Callable, command: tuple[str, ...]) -> None:
-    result = darts(*command)
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_folders_that_no_run_made(darts: Callable, command: str, tmp_path: Path) -> None:
+    assert "is not a folder" in darts(command, tmp_path / "nowhere").flat
+    result = darts(command, tmp_path)
+    assert result.code == 2
+    assert str(tmp_path) in result.flat.replace(" ", "")
+    assert "ledger" in result.flat
+
+
+def test_training_is_not_built_and_says_so(darts: Callable) -> None:
+    result = darts("train")
     assert result.code == 2
     assert "not built yet" in result.flat
 

@@ -28,7 +28,7 @@ from darts_utils.bands import BANDS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEW_SOURCE = ROOT / "docs/contributing/new-source.md"
-GLOBAL_OPTIONS = {"--help", "--config-file", "--log-dir", "--log-plain", "--verbose"}
+GLOBAL_OPTIONS = {"--help", "--config-file", "--log-dir", "--log-plain", "--log-json", "--verbose"}
 FENCE = re.compile(
     r"(?P<fragment><!-- fragment -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -161,6 +161,7 @@ def test_every_option_named_in_the_docs_exists() -> None:
     commands = (
         ("run", "sentinel2"), ("run", "planet"), ("prepare-data", "sentinel2"), ("prepare-data", "planet"),
         ("import-scene",), ("demo",), ("model", "info"), ("model", "convert"), ("merge",),
+        ("status",), ("verify",),
     )  # fmt: skip
     known = GLOBAL_OPTIONS.union(*(_options_of(*command) for command in commands))
     of_other_tools = {

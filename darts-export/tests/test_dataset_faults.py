@@ -10,6 +10,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import shapely
 
@@ -228,3 +229,24 @@ def test_a_region_in_several_rows_counts_once(run, tmp_path):
     assert summary.n_level2["Yukon", 2021] == 1
     assert summary.seen_km2["Yukon", 2021] == pytest.approx(summary.seen_km2["all", 2021], rel=1e-6)
     assert "Chukotka" not in summary.index
+
+
+def test_worker_processes_end_with_a_merge_that_is_killed(tmp_path):
+    script = tmp_path / "merge.py"
+    script.write_text(
+        "import time\n"
+        "from functools import partial\n"
+        "from darts_export.dataset.merging import _mapping\n"
+        "if __name__ == '__main__':\n"
+        "    with _mapping(2) as run:\n"
+        "        list(run(partial(time.sleep), [0.1, 0.1]))\n"
+        "        print('at work', flush=True)\n"
+        "        list(run(partial(time.sleep), [600, 600]))\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as merge:
+        assert merge.stdout.readline() == "at work\n"
+        workers = [child for child in psutil.Process(merge.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+        assert len(workers) == 2
+        merge.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []

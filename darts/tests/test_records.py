@@ -6,7 +6,7 @@ import pandas as pd
 
 from darts.ledger import Outcome
 from darts.records import RunRecords
-from darts.timings import STEPS, Timings
+from darts.timings import STEPS, TileClock, Timings
 
 STARTED = datetime(2026, 7, 1, 12, 30, 0, tzinfo=UTC)
 
@@ -29,8 +29,9 @@ def test_two_runs_in_one_second_have_different_names(tmp_path: Path) -> None:
 
 def test_results_and_timers_hold_a_row_a_tile(tmp_path: Path) -> None:
     timings = Timings()
-    with timings.step("a", "Segmenting"):
-        timings.call(sorted, [2, 1])
+    clock = TileClock()
+    clock.run("Segmenting", sorted, [2, 1])
+    timings.add("a", clock.seconds, clock.calls)
     outcomes = [
         Outcome(tile_id="a", output_path="out/a", status="success"),
         Outcome(tile_id="b", output_path="out/b", status="failed", error="MissingDataError: no DEM"),

@@ -53,7 +53,9 @@ def ask(source: EarthEngineSource, what: str, send: Callable[[], T], *, stop: th
                 if not stop.wait(wait_s):
                     continue
             tries = "" if attempt == 0 else f" ({attempt + 1} tries)"
-            raise RemoteError(f"Earth Engine, {what}: {failure.cause}{tries}. {failure.remedy}") from error
+            raise RemoteError(
+                f"Earth Engine, {what}: {failure.cause}{tries}. {failure.remedy}", transient=failure.passing
+            ) from error
     raise AssertionError("the loop returns or raises")
 
 

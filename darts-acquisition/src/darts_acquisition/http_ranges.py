@@ -128,7 +128,7 @@ class RemoteFile:
                 tries += 1
                 if tries > self._server.retries:
                     raise RemoteError(
-                        f"{self._where}: {fault}, at the last of {tries} tries. Try again later."
+                        f"{self._where}: {fault}, at the last of {tries} tries. Try again later.", transient=True
                     ) from fault
                 self._server.wait(seconds_to_wait(fault, tries, self._where))
         self._parts.append((start, bytes(received)))

@@ -90,7 +90,8 @@ def read_overlap(
         logger.info("%s, %s: damaged (%s); %d times fetched", what, shown(url), damage, n)
     raise RemoteError(
         f"{what}, {shown(url)}: it is damaged ({damage}), {DAMAGE_TRIES} times fetched. Try again later, or tell the "
-        "provider."
+        "provider.",
+        transient=True,
     )
 
 

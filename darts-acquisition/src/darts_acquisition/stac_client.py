@@ -203,7 +203,7 @@ class _RetryingIO(StacApiIO):
                     wait_s = min(BACKOFF_S * 2**n, LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
                 logger.info("%s: %s; trying again in %.1f s", self._source.name, cause, wait_s)
                 time.sleep(wait_s)
-        raise RemoteError(self._failure(href, method, cause, tries))
+        raise RemoteError(self._failure(href, method, cause, tries), transient=True)
 
     def _send(self, href: str, method: str, body: Mapping[str, Any]) -> requests.Response:
         for _ in range(MOST_REDIRECTS):

@@ -103,7 +103,7 @@ def seconds_to_wait(fault: PassingError, tries: int, where: str) -> float:
     """
     if fault.retry_after_s is not None and fault.retry_after_s > MAX_RETRY_AFTER_S:
         raise RemoteError(
-            f"{where}: {fault} and asks to wait for {fault.retry_after_s:.0f} s. Try again then."
+            f"{where}: {fault} and asks to wait for {fault.retry_after_s:.0f} s. Try again then.", transient=True
         ) from fault
     backoff_s = min(BACKOFF_S * 2 ** (tries - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.5)
     wait_s = backoff_s if fault.retry_after_s is None else fault.retry_after_s
@@ -146,7 +146,7 @@ class _Transfer:
                 faults += 1
                 if faults > self._source.retries:
                     raise RemoteError(
-                        f"{self._where}: {fault}, at the last of {faults} tries. Try again later."
+                        f"{self._where}: {fault}, at the last of {faults} tries. Try again later.", transient=True
                     ) from fault
                 if fault.restart:
                     self._restart(file)

@@ -231,7 +231,8 @@ class EnsembleV1:
             for result, planes in zip(results, others, strict=True):
                 result.add(0, {name: [plane] for name, plane in planes.items()})
         for name, tally in tallies.items():
-            logger.info(
+            logger.log(
+                logging.INFO if tally.skipped else logging.DEBUG,
                 "%s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
                 name, tally.planned - tally.predicted, tally.planned, 100 * tally.skipped,
             )  # fmt: skip

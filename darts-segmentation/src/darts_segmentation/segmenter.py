@@ -157,7 +157,8 @@ class SMPSegmenter:
             rows, [self.reader()], options, [tally],
             turns=turns_for(augment, self.checkpoint.bands, self.terrain_convention),
         )  # fmt: skip
-        logger.info(
+        logger.log(
+            logging.INFO if tally.skipped else logging.DEBUG,
             "%s on %s: %d of %d patches (%.0f %%) hold no valid pixel and were skipped",
             self.name, _named(tiles), tally.planned - tally.predicted, tally.planned, 100 * tally.skipped,
         )  # fmt: skip

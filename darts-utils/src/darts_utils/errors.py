@@ -26,7 +26,15 @@ class StoreError(DartsError, OSError):
 
 
 class RemoteError(DartsError, ConnectionError):
-    """A server could not be reached, refused, or sent something wrong; names what was asked for and the cause."""
+    """A server could not be reached, refused, or sent something wrong; names what was asked for and the cause.
+
+    Attributes:
+        transient: whether it may go better later: the server could not be reached or was busy, however often asked.
+    """
+
+    def __init__(self, message: str = "", *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class CheckpointError(DartsError, ValueError):

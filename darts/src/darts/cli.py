@@ -1,23 +1,21 @@
 """The command line. Commands are registered by import path, so that `darts --help` loads next to nothing."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
-from rich.console import Console
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from darts.config import ConfigFile, read_config
-from darts.console import configure_logging
+from darts.console import say
+from darts.logs import configure_logging
 from darts_utils.errors import DartsError
 
 EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
-
-LATER_OPTIONS = frozenset({"executor", "devices", "shard", "skip-failed", "max-failures", "fail-fast", "log-json"})
-"""Documented options that later versions bring."""
 
 GLOBAL_OPTIONS = Group("Global options", sort_key=100)
 
@@ -67,8 +65,8 @@ prepare_data.command(
 )
 model.command("darts.commands.model:info", name="info", help="Show what model files say of themselves.")
 model.command("darts.commands.model:convert", name="convert", help="Write a model in the one form of darts.")
-app.command("darts.commands.later:status", name="status", help="Read an output folder's ledger (later).")
-app.command("darts.commands.later:verify", name="verify", help="Check an output folder's files (later).")
+app.command("darts.commands.status:status", name="status", help="Tell how far an output folder is.")
+app.command("darts.commands.verify:verify", name="verify", help="Check the files of an output folder.")
 app.command("darts.commands.merge:merge", name="merge", help="Combine tiles into the DARTS dataset.")
 app.command("darts.commands.later:train", name="train", help="Train models (later).")
 
@@ -80,6 +78,7 @@ def launch(
     log_dir: Annotated[Path | None, Parameter(group=GLOBAL_OPTIONS)] = None,
     verbose: Annotated[int, Parameter(name=["--verbose", "-v"], count=True, group=GLOBAL_OPTIONS)] = 0,
     log_plain: Annotated[bool, Parameter(group=GLOBAL_OPTIONS, negative="")] = False,
+    log_json: Annotated[bool, Parameter(group=GLOBAL_OPTIONS, negative="")] = False,
 ) -> object:
     """Set up the log and the configuration, then run the command.
 
@@ -93,9 +92,11 @@ def launch(
         -v debug messages, -vv those of the libraries too, -vvv also where each comes from.
     log_plain
         Plain log lines, no colours and no live display.
+    log_json
+        One JSON object a line on stderr for every log line and event, and nothing else there.
     """
     command = "-".join(token for token in tokens[:2] if token.isidentifier() or "-" in token[1:]) or "darts"
-    configure_logging(command, verbosity=verbose, log_dir=log_dir, plain=log_plain)
+    configure_logging(command, verbosity=verbose, log_dir=log_dir, plain=log_plain, as_json=log_json)
     found = read_config(config_file)
     app.config = (ConfigFile(*found, known_elsewhere=_known_options()),) if found else ()
     return app(tokens)
@@ -110,7 +111,7 @@ def run_command_line(tokens: Sequence[str]) -> int:
         _say("interrupted; finished tiles are kept, run the same command again to go on")
         return EXIT_INTERRUPTED
     except CycloptsError as error:
-        _say(_explain(error))
+        _say(str(error))
         return EXIT_NOTHING_STARTED
     except DartsError as error:
         _say(str(error))
@@ -129,22 +130,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _explain(error: CycloptsError) -> str:
-    if isinstance(error, UnknownOptionError) and (keyword := error.token.keyword):
-        name = keyword.removeprefix("--").partition("=")[0]
-        if name in LATER_OPTIONS:
-            return f"--{name} is not built yet in this version; leave it out"
-    return str(error)
-
-
 def _say(message: str) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/bold red] {_escaped(message)}", highlight=False, soft_wrap=True)
-
-
-def _escaped(message: str) -> str:
-    from rich.markup import escape
-
-    return escape(message)
+    say(message, level=logging.ERROR, label="error")
 
 
 def _known_options() -> frozenset[str]:

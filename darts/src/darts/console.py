@@ -1,174 +1,118 @@
-"""What a user sees while darts works: log lines, a progress display on a terminal, and tables at the end."""
+"""What a user reads on stderr besides the log: single messages, and what became of a run, with tables of failures."""
 
 import logging
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from darts.ledger import Outcome
+from darts.logs import log_event, logs_json
+from darts.transfers import duration_text
 
-logger = logging.getLogger("darts")
+logger = logging.getLogger("darts.console")
 
-THIRD_PARTY = ("rasterio", "torch", "xarray", "zarr", "icechunk", "pyogrio")
-"""Libraries whose debug messages show from -vv on."""
-
-
-def configure_logging(command: str, *, verbosity: int = 0, log_dir: Path | None = None, plain: bool = False) -> None:
-    """Send the log of darts to the terminal, and with `log_dir` to a file there too.
-
-    On a terminal lines are coloured and share the screen with the progress display; elsewhere, or with `plain`, they
-    are plain. `verbosity` 0 shows information, 1 debug messages of darts, 2 those of the libraries, 3 everything.
-    """
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    level = logging.DEBUG if verbosity else logging.INFO
-    console = Console(stderr=True)
-    shown: logging.Handler
-    if plain or not console.is_terminal:
-        shown = logging.StreamHandler(sys.stderr)
-        shown.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    else:
-        shown = RichHandler(console=console, show_path=verbosity > 0, markup=False, log_time_format="%H:%M:%S")
-    shown.setLevel(level)
-    logger.addHandler(shown)
-    if log_dir is not None:
-        log_to_file(log_dir / f"darts_{command}_{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.log")
-    for name in THIRD_PARTY if verbosity >= 2 else ():
-        other = logging.getLogger(name)
-        other.setLevel(logging.DEBUG)
-        if shown not in other.handlers:
-            other.addHandler(shown)
+ALIKE = 20
+"""More failures than this with the same cause share a row."""
+NAMED = 3
+"""So many of those are named."""
 
 
-def log_to_file(path: Path) -> logging.Handler:
-    """Also write the log, debug messages included, to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    handler.setLevel(logging.DEBUG)
-    logger.addHandler(handler)
-    return handler
+@dataclass(frozen=True)
+class Failure:
+    """Something that failed."""
+
+    name: str
+    error: str
+    """Class and message."""
+    cause: str = ""
+    """Class of the error; empty: what stands before the colon of `error`."""
 
 
-def live_console() -> Console | None:
-    """Return the terminal that the log goes to, None where it goes elsewhere or shall be plain."""
-    return next((handler.console for handler in logger.handlers if isinstance(handler, RichHandler)), None)
-
-
-class Reporter(Protocol):
-    """Shows how far a run is."""
-
-    def step(self, tile_id: str, step: str) -> None:
-        """A tile enters a step."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """A tile is done, failed or skipped."""
-
-
-@contextmanager
-def reporting(total: int) -> Iterator[Reporter]:
-    """Give the reporter that fits where the log goes: a live display on a terminal, else plain lines."""
-    console = live_console()
-    if console is None:
-        yield _PlainReporter(total)
+def say(message: str, *, level: int = logging.INFO, label: str = "") -> None:
+    """Write a message to stderr, after a red `label`; where stderr takes JSON alone, as a line of the log."""
+    if logs_json():
+        logger.log(level, "%s", message)
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _LiveReporter(progress, total)
+    prefix = f"[bold red]{escape(label)}:[/bold red] " if label else ""
+    Console(stderr=True).print(f"{prefix}{escape(message)}", highlight=False, soft_wrap=True)
 
 
-class _Rate:
-    """Tiles a minute, of those that were worked on."""
+def print_summary(outcomes: Sequence[Outcome], seconds: float, *, left: int = 0, reason: str = "finished") -> None:
+    """Print how many tiles were done, skipped, failed and are left; a table names those that failed.
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._worked = 0
-
-    def count(self, outcome: Outcome) -> None:
-        self._worked += outcome.status != "skipped"
-
-    def per_minute(self) -> float:
-        return 60 * self._worked / max(time.monotonic() - self._start, 1e-6)
-
-    def text(self) -> str:
-        return f"{self.per_minute():.1f} tiles/min" if self._worked else ""
-
-
-class _PlainReporter:
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._rate = total, 0, _Rate()
-
-    def step(self, tile_id: str, step: str) -> None:
-        logger.debug("%s: %s", tile_id, step)
-
-    def finished(self, outcome: Outcome) -> None:
-        self._done += 1
-        self._rate.count(outcome)
-        left = self._total - self._done
-        rate = self._rate.per_minute()
-        remaining = f", about {left / rate * 60:.0f} s left" if left and rate else ""
-        took = sum(outcome.seconds.values())
-        what = {"success": f"done in {took:.1f} s", "skipped": "skipped, already complete"}.get(
-            outcome.status, f"failed: {outcome.error}"
-        )
-        level = logging.ERROR if outcome.status == "failed" else logging.INFO
-        logger.log(level, "tile %d of %d%s, %s: %s", self._done, self._total, remaining, outcome.tile_id, what)
-
-
-class _LiveReporter:
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._rate = progress, _Rate()
-        self._task = progress.add_task("starting", total=total, rate="")
-
-    def step(self, tile_id: str, step: str) -> None:
-        self._progress.update(self._task, description=f"{escape(tile_id)}  [bold]{step}[/bold]")
-
-    def finished(self, outcome: Outcome) -> None:
-        self._rate.count(outcome)
-        self._progress.update(self._task, advance=1, rate=self._rate.text())
-        if outcome.status == "failed":
-            logger.error("%s failed: %s", outcome.tile_id, outcome.error)
-
-
-def print_summary(outcomes: Sequence[Outcome], seconds: float) -> None:
-    """Print how many tiles were done, skipped and failed; a table names those that failed."""
-    console = Console(stderr=True)
-    count = {state: sum(o.status == state for o in outcomes) for state in ("success", "skipped", "failed")}
-    console.print(
-        f"{len(outcomes)} tile{'s' * (len(outcomes) != 1)} in {seconds:.1f} s: "
-        f"{count['success']} done, {count['skipped']} skipped, {count['failed']} failed",
-        highlight=False,
-    )
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    Args:
+        outcomes: those of this run; attempts that were made again do not count.
+        seconds: how long the run took.
+        left: how many tiles it did not come to.
+        reason: why it ended: finished, interrupted, or why it was given up.
+    """
+    ended = [outcome for outcome in outcomes if not outcome.again]
+    count = Counter(outcome.status for outcome in ended)
+    total = len(ended) + left
+    parts = [f"{count['success']} done", f"{count['skipped']} skipped", f"{count['failed']} failed"]
+    parts += [f"{left} left"] if left else []
+    took = f"{seconds:.1f} s" if seconds < 90 else duration_text(seconds)
+    line = f"{total} tile{'s' * (total != 1)} in {took}: {', '.join(parts)}"
+    if reason != "finished":
+        line += f"; {reason}"
+    if left:
+        line += "; run the same command again to go on"
+    failed = [Failure(outcome.tile_id, outcome.error, outcome.cause) for outcome in ended if outcome.status == "failed"]
+    event = {
+        "event": "summary",
+        "reason": reason,
+        "seconds": round(seconds, 3),
+        "total": total,
+        "done": count["success"],
+        "skipped": count["skipped"],
+        "failed": count["failed"],
+        "left": left,
+        "causes": dict(sorted(Counter(_cause(failure) for failure in failed).items())),
+    }
+    if logs_json():
+        log_event(logger, logging.INFO, event, "%s", line)  # the failures were told one by one
+        return
+    say(line)
     if failed:
-        print_failures(console, "Failed tiles", "tile", [(outcome.tile_id, outcome.error) for outcome in failed])
+        print_failures("Failed tiles", "tile", failed)
 
 
-def print_failures(console: Console, title: str, heading: str, failures: Iterable[tuple[str, str]]) -> None:
-    """Print a table of what failed, each with its error."""
+def print_failures(title: str, heading: str, failures: Iterable[Failure]) -> None:
+    """Print a table of what failed, each with its error; many with the same cause share a row."""
+    failures = list(failures)
+    if logs_json():
+        for failure in failures:
+            event = {"event": "failure", heading: failure.name, "error": failure.error, "cause": _cause(failure)}
+            log_event(logger, logging.ERROR, event, "%s failed: %s", failure.name, failure.error)
+        return
     table = Table(title=title, title_justify="left")
     for name in (heading, "error"):
         table.add_column(name, overflow="fold")
-    for name, error in failures:
+    for name, error in grouped(failures):
         table.add_row(escape(name), escape(error))  # messages hold brackets, which Rich takes for markup
-    console.print(table)
+    Console(stderr=True).print(table)
+
+
+def grouped(failures: Sequence[Failure]) -> list[tuple[str, str]]:
+    """Return names and errors in order; more than `ALIKE` of one cause are one row, where the first of them stood."""
+    alike: dict[str, list[Failure]] = {}
+    for failure in failures:
+        alike.setdefault(_cause(failure), []).append(failure)
+    rows, told = [], set()
+    for failure in failures:
+        group = alike[cause := _cause(failure)]
+        if len(group) <= ALIKE:
+            rows.append((failure.name, failure.error))
+        elif cause not in told:
+            told.add(cause)
+            names = ", ".join(one.name for one in group[:NAMED])
+            rows.append((f"{len(group)}, such as {names}", f"for example {failure.error}"))
+    return rows
+
+
+def _cause(failure: Failure) -> str:
+    return failure.cause or failure.error.partition(":")[0]

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ import xarray as xr
 from darts import __version__
 from darts.auxiliary import AuxiliaryOptions
 from darts.needs import TCVIS_BUFFER_PX, dem_buffer_px, needed_features
-from darts.strips import FeatureRows, bytes_as_a_whole
-from darts.tiles import Source, Tile
-from darts.timings import Timings
+from darts.strips import WORKING_BYTES_PX, FeatureRows, bytes_as_a_whole
+from darts.tiles import Inputs, Source, Tile
+from darts.timings import TileClock
 from darts_acquisition import load_arcticdem, load_tcvis
 from darts_ensemble import EnsembleV1
-from darts_export import export_tile, missing_outputs
+from darts_export import expected_files, export_tile, missing_outputs
 from darts_postprocessing import prepare_export
 from darts_preprocessing import preprocess_v2
 from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
@@ -70,13 +70,13 @@ class Plan:
     def __init__(self, source: Source, models: Mapping[str, Path], options: PlanOptions, *, device: str) -> None:
         self.source = source
         self.options = options
+        self.device = device
         self.ensemble = EnsembleV1(
             dict(models), device, weights=options.model_weights, precision=options.precision, runtime=options.runtime
         )
         self.subsets = tuple(self.ensemble.model_names) if options.write_model_outputs and len(models) > 1 else ()
         self.home = device if device == "cpu" or importlib.util.find_spec("cupy") else "cpu"
         """Where features are made; with a GPU and cupy, the tile goes up once and stays until it is segmented."""
-        self.timings = Timings()
         self.features = needed_features(self.ensemble.required_bands, options.export_bands)
         shown = REPORTED if "report" in options.export_bands else ()
         self.exported = needed_features([name for name in self.features if name in shown], options.export_bands)
@@ -92,9 +92,19 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that shapes results: options, model checksums, version."""
-        shaping = {key: value for key, value in self._metadata_options().items() if key != "batchsize"}
-        return hashlib.sha256(json.dumps(shaping, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        """Hash of all that shapes results: options and model checksums."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Options and model checksums that shape results, by name.
+
+        Not the export bands: a tile that lacks files is made again anyway.
+        """
+        told_otherwise = ("batchsize", "version", "modelfiles", "modelchecksums")
+        shaping = {key: value for key, value in self._metadata_options().items() if key not in told_otherwise}
+        shaping["models"] = self.ensemble.checksums
+        return dict(json.loads(json.dumps(shaping, default=str)))
 
     def missing(self, tile: Tile) -> str:
         """Return "all", "some" or "none": which of a tile's files are still to be made."""
@@ -103,19 +113,17 @@ class Plan:
             tile.output, o.export_bands, self.subsets, debug=o.debug_data, thresholds=o.more_thresholds
         )
 
-    def process(self, tile: Tile, on_step: Callable[[str], None]) -> None:
-        """Load, preprocess, segment, postprocess and export one tile; `on_step` hears of each step."""
+    def process(self, tile: Tile, clock: TileClock) -> None:
+        """Load, preprocess, segment, postprocess and export one tile."""
+        self.finish(tile, self.compute(tile, self.load(tile, clock), clock), clock)
 
-        def run(step: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            on_step(step)
-            with self.timings.step(tile.tile_id, step):
-                return self.timings.call(function, *args, **kwargs)
-
+    def load(self, tile: Tile, clock: TileClock) -> Inputs:
+        """Read what a tile is made from: from disk, or over the network where the source may."""
         o = self.options
-        optical = run("Loading Optical", self.source.load, tile.key)
+        optical = clock.run("Loading Optical", self.source.load, tile.key)
         dem = tcvis = None
         if any(name in DEM_FEATURES for name in self.features):
-            dem = run(
+            dem = clock.run(
                 "Loading ArcticDEM",
                 load_arcticdem,
                 optical.odc.geobox,
@@ -126,7 +134,7 @@ class Plan:
                 source=o.auxiliary.arcticdem_source,
             )
         if any(name in TREND_FEATURES for name in self.features):
-            tcvis = run(
+            tcvis = clock.run(
                 "Loading TCVis",
                 load_tcvis,
                 optical.odc.geobox,
@@ -136,6 +144,18 @@ class Plan:
                 offline=o.offline,
                 source=o.auxiliary.tcvis_source,
             )
+        return Inputs(optical, dem, tcvis)
+
+    def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
+        """Return the tile with features and probabilities, in host memory; what was loaded is let go of.
+
+        Args:
+            tile: the tile.
+            inputs: what `load` read; it is empty afterwards.
+            clock: measures the steps.
+            batch_size: patches per forward pass where it shall be less than the options say.
+        """
+        o = self.options
         preprocessing = {
             "tpi_outer_radius": o.tpi_outer_radius,
             "tpi_inner_radius": o.tpi_inner_radius,
@@ -145,28 +165,32 @@ class Plan:
         patches = {
             "patch_size": o.patch_size,
             "overlap": o.overlap,
-            "batch_size": o.batch_size,
+            "batch_size": batch_size or o.batch_size,
             "reflection": o.reflection,
             "keep_inputs": bool(self.subsets),
             "augment": o.augment,
         }
-        inputs = (optical, dem, tcvis)
-        if self._in_strips(tile, inputs):
+        strips = self._in_strips(tile, inputs)
+        loaded = inputs.take()
+        if strips:
             # The features that only models need are made row by row, and never held as a whole.
-            rows = FeatureRows(*inputs, preprocessing)
-            layers = run("Segmenting", self.ensemble.segment_rows, rows, **patches)
-            features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=self.exported)
+            rows = FeatureRows(*loaded, preprocessing)
+            layers = clock.run("Segmenting", self.ensemble.segment_rows, rows, **patches)
+            features = clock.run("Preprocessing", preprocess_v2, *loaded, **preprocessing, features=self.exported)
             segmented = features.assign(layers)
-            del rows, layers, inputs, optical, dem, tcvis
+            del rows, layers, loaded
         else:
-            features = run("Preprocessing", preprocess_v2, *inputs, **preprocessing, features=self.features)
-            del inputs, optical, dem, tcvis
-            segmented = run("Segmenting", self.ensemble.segment_tile, features, **patches)
+            features = clock.run("Preprocessing", preprocess_v2, *loaded, **preprocessing, features=self.features)
+            del loaded
+            segmented = clock.run("Segmenting", self.ensemble.segment_tile, features, **patches)
             if not o.debug_data:
                 segmented = segmented.drop_vars([name for name in self.features if name not in self.exported])
-        segmented = to_host(segmented)
-        del features
-        ready = run(
+        return to_host(segmented)
+
+    def finish(self, tile: Tile, segmented: xr.Dataset, clock: TileClock) -> None:
+        """Find objects and write the tile's files."""
+        o = self.options
+        ready = clock.run(
             "Postprocessing",
             prepare_export,
             segmented,
@@ -183,7 +207,7 @@ class Plan:
             max_water_share=o.max_water_share,
         )
         del segmented
-        run(
+        clock.run(
             "Exporting",
             export_tile,
             ready,
@@ -195,15 +219,25 @@ class Plan:
             thresholds=o.more_thresholds,
         )
 
-    def _in_strips(self, tile: Tile, inputs: tuple[xr.Dataset | None, ...]) -> bool:
+    def files(self) -> tuple[str, ...]:
+        """Return the names of the files that every tile gets."""
+        o = self.options
+        return tuple(expected_files(o.export_bands, self.subsets, debug=o.debug_data, thresholds=o.more_thresholds))
+
+    def bytes_needed(self, inputs: Inputs) -> int:
+        """Return about how many bytes a loaded tile takes until it is computed, as a whole."""
+        return bytes_as_a_whole(inputs.datasets, inputs.shape, self.features, len(self.subsets))
+
+    def bytes_to_finish(self, segmented: xr.Dataset) -> int:
+        """Return about how many bytes a computed tile takes until its files are written."""
+        return int(segmented.nbytes) + segmented.sizes["y"] * segmented.sizes["x"] * WORKING_BYTES_PX
+
+    def _in_strips(self, tile: Tile, inputs: Inputs) -> bool:
         """Return whether a tile would take more memory than the run may."""
         o = self.options
         if o.memory_budget is None or o.debug_data:  # which writes all features
             return False
-        assert inputs[0] is not None
-        needed = bytes_as_a_whole(
-            inputs, (inputs[0].sizes["y"], inputs[0].sizes["x"]), self.features, len(self.subsets)
-        )
+        needed = self.bytes_needed(inputs)
         if needed <= o.memory_budget:
             return False
         logger.info(

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
-from rich.console import Console
-
-from darts.console import print_failures
+from darts.console import Failure, print_failures, say
 from darts.transfers import TransferDisplay, duration_text, size_text, transferring
 
 logger = logging.getLogger("darts.preparation")
@@ -79,14 +77,13 @@ def fetch_all(
 
 def print_preparation(result: Preparation) -> None:
     """Print what was fetched, what was there, and a table of what could not be had."""
-    console = Console(stderr=True)
     fetched = f"{len(result.fetched)} fetched"
     if result.n_bytes:
         rate = size_text(result.n_bytes / max(result.seconds, 1e-6))
         fetched += f" ({size_text(result.n_bytes)} in {duration_text(result.seconds)}, {rate}/s)"
-    console.print(f"{fetched}, {len(result.present)} already there, {len(result.failed)} failed", highlight=False)
+    say(f"{fetched}, {len(result.present)} already there, {len(result.failed)} failed")
     if result.failed:
-        print_failures(console, "Failed downloads", "what", result.failed.items())
+        print_failures("Failed downloads", "what", [Failure(name, error) for name, error in result.failed.items()])
 
 
 def _note(name: str, future: Future[None], display: TransferDisplay, into: Preparation) -> None:

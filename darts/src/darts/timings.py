@@ -2,8 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -22,33 +21,41 @@ STEPS = (
 """The steps of a tile, in their order."""
 
 
-class Timings:
-    """Collects seconds; reads as two tables."""
+class TileClock:
+    """Measures the steps of one attempt at a tile, on whatever thread they run."""
 
-    def __init__(self) -> None:
-        self._steps: dict[str, dict[str, float]] = defaultdict(dict)
-        self._functions: dict[str, list[float]] = defaultdict(list)
+    def __init__(self, on_step: Callable[[str], None] = lambda step: None) -> None:
+        self.seconds: dict[str, float] = {}
+        """Seconds by step, also of one that failed."""
+        self.calls: list[tuple[str, float]] = []
+        """Functions that were called, with their seconds."""
+        self._on_step = on_step
 
-    @contextmanager
-    def step(self, tile_id: str, step: str) -> Iterator[None]:
-        """Measure one step of a tile; also when it fails."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._steps[tile_id][step] = time.perf_counter() - start
-
-    def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call a function and measure it under its name."""
+    def run(self, step: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function as (part of) a step."""
+        self._on_step(step)
         start = time.perf_counter()
         try:
             return function(*args, **kwargs)
         finally:
-            self._functions[function.__qualname__].append(time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+            self.calls.append((function.__qualname__, seconds))
 
-    def of_tile(self, tile_id: str) -> dict[str, float]:
-        """Return the seconds of a tile by step."""
-        return dict(self._steps.get(tile_id, {}))
+
+class Timings:
+    """Collects seconds; reads as two tables."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, dict[str, float]] = {}
+        self._functions: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, tile_id: str, seconds: Mapping[str, float], calls: Iterable[tuple[str, float]] = ()) -> None:
+        """Take over what was measured of a tile; a further attempt takes the place of the one before."""
+        if seconds:
+            self._steps[tile_id] = dict(seconds)
+        for function, took in calls:
+            self._functions[function].append(took)
 
     def by_step(self) -> pd.DataFrame:
         """Return one row a tile: `tile_id` and the seconds of each step (float64, NaN where it did not run)."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from darts.console import live_console
+from darts.logs import live_console
 
 logger = logging.getLogger("darts.transfers")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import tomli_w
-from rich.console import Console
 
+from darts.console import say
+from darts.logs import log_flags
 from darts_utils.errors import ConfigError
 
 logger = logging.getLogger("darts.demo")
@@ -55,7 +56,7 @@ def demo(
         shutil.copyfile(file, models / file.name)
     config = _write_config(folder, landscape.scene_id, device)
 
-    exit_code = run_command_line(["run", "sentinel2", "--config-file", str(config), "--overwrite"])
+    exit_code = run_command_line([*log_flags(), "run", "sentinel2", "--config-file", str(config), "--overwrite"])
     if exit_code == 0:
         _print_scores(folder, landscape.scene_id, config)
     return exit_code
@@ -88,19 +89,22 @@ def _print_scores(folder: Path, scene_id: str, config: Path) -> None:
 
     results = folder / "output" / scene_id
     score = score_demo(results, folder / "truth.gpkg")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(
-        f"\nPlanted slumps found: [bold]{score.objects.found} of {score.objects.planted}[/bold] that count "
+    say(
+        f"\nPlanted slumps found: {score.objects.found} of {score.objects.planted} that count "
         "(IoU ≥ 0.3; not those mostly under cloud, cut by the edge, or too small)"
     )
-    console.print(f"  by object: precision {score.objects.precision:.2f}, recall {score.objects.recall:.2f}, "
-                  f"F1 [bold]{score.objects.f1:.2f}[/bold]")  # fmt: skip
-    console.print(f"  by pixel:  precision {score.pixels.precision:.2f}, recall {score.pixels.recall:.2f}, "
-                  f"F1 {score.pixels.f1:.2f}")  # fmt: skip
-    console.print(f"  a plain rule on NDVI and slope, for comparison: F1 {score.rule.f1:.2f} by object")
-    console.print(
+    say(
+        f"  by object: precision {score.objects.precision:.2f}, recall {score.objects.recall:.2f}, "
+        f"F1 {score.objects.f1:.2f}"
+    )
+    say(
+        f"  by pixel:  precision {score.pixels.precision:.2f}, recall {score.pixels.recall:.2f}, "
+        f"F1 {score.pixels.f1:.2f}"
+    )
+    say(f"  a plain rule on NDVI and slope, for comparison: F1 {score.rule.f1:.2f} by object")
+    say(
         "The landscape is synthetic, and the models were trained on such landscapes: "
         "these figures say nothing about real scenes."
     )
-    console.print(f"\nResults:       {results}\nPicture:       {results / 'thumbnail.jpg'}")
-    console.print(f"Truth:         {folder / 'truth.gpkg'}\nConfiguration: {config}")
+    say(f"\nResults:       {results}\nPicture:       {results / 'thumbnail.jpg'}")
+    say(f"Truth:         {folder / 'truth.gpkg'}\nConfiguration: {config}")

@@ -235,18 +235,13 @@ def _import_all(scenes: Sequence[_Scene], overwrite: bool) -> int:
 
 
 def _print_outcomes(outcomes: Sequence[tuple[Path, str, str]]) -> None:
-    from rich.console import Console
+    from darts.console import Failure, print_failures, say
 
-    from darts.console import print_failures
-
-    console = Console(stderr=True)
     count = {state: sum(status == state for _, status, _ in outcomes) for state in ("imported", "skipped", "failed")}
-    console.print(
-        f"{len(outcomes)} scenes: " + ", ".join(f"{n} {state}" for state, n in count.items()), highlight=False
-    )
+    say(f"{len(outcomes)} scenes: " + ", ".join(f"{n} {state}" for state, n in count.items()))
     if count["failed"]:
-        failures = [(source.name, error) for source, status, error in outcomes if status == "failed"]
-        print_failures(console, "Failed scenes", "scene", failures)
+        failures = [Failure(source.name, error) for source, status, error in outcomes if status == "failed"]
+        print_failures("Failed scenes", "scene", failures)
 
 
 def _bands(text: str) -> dict[str, int] | list[str | None]:

@@ -1,22 +1,20 @@
 """What all pipelines share: parameters, checks, and the course of a run."""
 
 import dataclasses
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from darts.console import log_to_file, logger, print_summary, reporting
-from darts.ledger import Ledger, Outcome
 from darts.memory import memory_budget
 from darts.pipelines.options import SharedOptions
-from darts.records import RunRecords
+from darts.pipelines.summary import RunSummary
+from darts.sharding import parse_shard
 from darts.tiles import Source, Tile
 from darts.transfers import SILENT, TransferDisplay
 from darts_utils.arrays import resolve_device
-from darts_utils.errors import ConfigError, DartsError, NotBuiltError, StoreError
+from darts_utils.errors import ConfigError, DartsError, NotBuiltError
 from darts_utils.paths import DefaultPaths
 
 if TYPE_CHECKING:
@@ -28,22 +26,6 @@ if TYPE_CHECKING:
     from darts.plan import Plan
     from darts.preparation import Preparation
     from darts_acquisition import EarthEngineSource
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What became of the tiles of a run."""
-
-    outcomes: tuple[Outcome, ...]
-
-    def count(self, status: str) -> int:
-        """Return how many tiles ended as `status` (success, failed, skipped)."""
-        return sum(outcome.status == status for outcome in self.outcomes)
-
-    @property
-    def exit_code(self) -> int:
-        """0: all tiles done or skipped; 1: some failed."""
-        return 1 if self.count("failed") else 0
 
 
 @dataclass(kw_only=True)
@@ -134,50 +116,29 @@ class _BasePipeline(SharedOptions, ABC):
     # ---- what users call ---------------------------------------------------------------------------------------------
 
     def run(self) -> RunSummary:
-        """Process all tiles, one after the other, and write the run's records into the output folder.
+        """Process all tiles and write the run's records into the output folder.
 
-        Complete tiles are skipped, partial ones made again; a tile that fails is recorded and the run goes on.
+        Complete tiles are skipped, partial ones made again; a tile that fails is recorded and the run goes on. An
+        interrupt (Ctrl-C) lets tiles that are being computed get their files; a second one stops at once.
 
         Raises:
             DartsError: nothing could start: a parameter, a model or a folder is wrong.
+            KeyboardInterrupt: interrupted twice.
         """
-        started = time.perf_counter()
+        from darts.pipelines.running import run_tiles
+
         dirs = self.default_dirs.resolve()
         self._check()
         tiles = self._tiles()
+        shard = None if self.shard is None else parse_shard(self.shard)
+        if shard is not None:
+            tiles = [tile for tile in tiles if shard.holds(tile.tile_id)]
         if self.dry_run:
             from darts.pipelines.preparing import print_plans
 
             print_plans(self, tiles, dirs, optical=True, aux=True, results=True)
             return RunSummary(())
-        plan = self._plan(dirs, tiles)  # loads torch and the models
-        output = self._output(dirs)
-        records = self._start_records(output, dirs)
-        ledger = Ledger(output)
-        handler = log_to_file(output / f"{records.stem}.log")
-        outcomes: list[Outcome] = []
-        logger.info("%d tiles, results go to %s", len(tiles), output)
-        try:
-            from darts.executors import run_sequentially
-
-            last = ledger.last_options()
-            with reporting(len(tiles)) as reporter:
-                for outcome in run_sequentially(
-                    plan, tiles, reporter, overwrite=self.overwrite, run=records.stem, last_options=last
-                ):
-                    ledger.append(outcome)
-                    outcomes.append(outcome)
-                    records.write_results(outcomes, plan.timings)
-        finally:
-            records.write_results(outcomes, plan.timings)
-            if "stac" in self.export_bands:
-                from darts_export.stac_collection import write_collection
-
-                write_collection(output)
-            logger.removeHandler(handler)
-            handler.close()
-        print_summary(outcomes, time.perf_counter() - started)
-        return RunSummary(tuple(outcomes))
+        return run_tiles(self, tiles, shard, dirs)
 
     def prepare_data(self, optical: bool = False, aux: bool = False) -> "Preparation":
         """Download everything a later offline run needs, and return what became of it.
@@ -221,11 +182,17 @@ class _BasePipeline(SharedOptions, ABC):
             tiles.setdefault(output, Tile(self._get_tile_id(key), key, output))  # named twice, worked on once
         if not tiles:
             raise ConfigError("no tiles were found; check the selection of scenes and the input folders")
+        if len({tile.tile_id for tile in tiles.values()}) < len(tiles):
+            names = [tile.tile_id for tile in tiles.values()]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ConfigError(f"tiles need names of their own; these stand for several folders: {', '.join(twice[:5])}")
         self._tiles_found = sorted(tiles.values(), key=lambda tile: str(tile.output))  # type: ignore[misc]
         return self._tiles_found
 
-    def _plan(self, dirs: DefaultPaths, tiles: list[Tile]) -> "Plan":
+    def plan(self) -> "Plan":
+        """Return what turns tiles into files, with the models loaded onto the device."""
         # The options and their help are read without torch; it is loaded here, when work starts.
+        dirs = self.default_dirs.resolve()
         from darts.needs import check_bands, model_names
         from darts.plan import Plan, PlanOptions
 
@@ -256,7 +223,7 @@ class _BasePipeline(SharedOptions, ABC):
             debug_data=self.debug_data,
             memory_budget=memory_budget(self.memory_budget),
         )
-        source = Source(tiles, self._load_tile, self._arcticdem_resolution(), self._result_metadata)
+        source = Source(self._load_tile, self._arcticdem_resolution(), self._result_metadata)
         plan = Plan(source, model_names(self._models(dirs)), options, device=resolve_device(self.device))
         check_bands(plan.required_bands, self._optical_bands())
         self._use_bands(plan.required_bands)
@@ -299,15 +266,6 @@ class _BasePipeline(SharedOptions, ABC):
 
     def _output(self, dirs: DefaultPaths) -> Path:
         return self.output_data_dir or dirs.output(self._default_output_name())
-
-    def _start_records(self, output: Path, dirs: DefaultPaths) -> RunRecords:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot create the output folder {output}: {error.strerror or error}") from error
-        records = RunRecords(output)
-        records.write_config(self.command, self._resolved_options(output, dirs))
-        return records
 
     def _resolved_options(self, output: Path, dirs: DefaultPaths) -> dict[str, Any]:
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from darts.memory import memory_budget
+from darts.sharding import parse_shard
 from darts_utils.arrays import resolve_device
 from darts_utils.errors import ConfigError
 from darts_utils.layers import threshold_suffix
@@ -88,6 +89,25 @@ class SharedOptions:
     """Also write the whole tile as NetCDF."""
     memory_budget: str | None = None
     """Memory that a tile may take (8GB, 50%); a larger one is worked on in strips; default: 60% of what is free."""
+    executor: Literal["auto", "overlapped", "sequential", "ray"] = "auto"
+    """overlapped: load ahead and export behind; sequential: one tile after the other; ray: a cluster; default: by \
+number of tiles."""
+    devices: list[str] | None = None
+    """Work on several devices at once, one process each: numbers of GPUs, or cpu for a share of the cores."""
+    shard: str | None = None
+    """Work on a share of the tiles only, such as 3/16, the third of sixteen; for batch systems."""
+    skip_failed: bool = False
+    """Leave out tiles that failed in an earlier run."""
+    max_failures: int | None = None
+    """Give up when more tiles than this have failed; default: never."""
+    fail_fast: bool = False
+    """Give up at the first tile that fails."""
+    ray_address: str | None = None
+    """Address of a Ray cluster; default: the one around, else a new one on this machine."""
+    ray_workers: int | None = None
+    """Workers on the cluster; default: one for each of its GPUs, else as many as its cores allow."""
+    ray_cpus: int | None = None
+    """Cores of each worker on the cluster; default: the cores divided among the GPUs, else 1."""
     dry_run: Annotated[bool, Parameter(negative="")] = False
     """Only tell what would be done: tiles, what is on disk, what would be fetched, what the models need."""
     arcticdem_endpoint: str | None = None
@@ -116,6 +136,11 @@ class SharedOptions:
         inner, outer = self.tpi_inner_radius, self.tpi_outer_radius
         self._require(0 <= inner < outer, "tpi_inner_radius", f"in 0 … tpi_outer_radius ({outer})")
         self._check_thresholds()
+        for name in ("max_failures",):
+            self._require(getattr(self, name) is None or getattr(self, name) >= 0, name, "0 or more")
+        for name in ("ray_workers", "ray_cpus"):
+            self._require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
+        self._check_devices()
         share = self.max_water_share
         self._require(share is None or 0 <= share <= 1, "max_water_share", "in 0 … 1")
         levels: tuple[Any, ...] = (0, 1, 2, *QUALITY_LEVELS)
@@ -125,6 +150,20 @@ class SharedOptions:
         validate_export_bands(self.export_bands)
         resolve_device(self.device)
         memory_budget(self.memory_budget)
+
+    def _check_devices(self) -> None:
+        if self.shard is not None:
+            parse_shard(self.shard)
+        if self.devices is None:
+            return
+        self._require(len(self.devices) > 0, "devices", "a list of GPUs, such as 0 1, or of cpu cpu")
+        self.devices = [int(device) if str(device).isdigit() else device for device in self.devices]  # type: ignore[misc]
+        self._require(self.device is None, "device", "left out where devices are given")
+        self._require(self.executor in ("auto", "overlapped"), "executor", "auto or overlapped where devices are given")
+        for device in self.devices:
+            self._require(device != "auto", "devices", "numbers of GPUs, or cpu")
+            resolve_device(device)
+        self.device = self.devices[0]  # type: ignore[assignment]
 
     @property
     def lowest_quality(self) -> int:

@@ -1,7 +1,7 @@
 """The pipelines of this version: one tile after the other."""
 
-from darts.pipelines.base import RunSummary
 from darts.pipelines.planet import PlanetPipeline
 from darts.pipelines.sentinel2 import Sentinel2Pipeline
+from darts.pipelines.summary import RunSummary
 
 __all__ = ["PlanetPipeline", "RunSummary", "Sentinel2Pipeline"]

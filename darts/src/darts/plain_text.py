@@ -1,0 +1,15 @@
+"""Text from files, as one line that can be printed."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def one_line(value: Any) -> str:
+    """Return a value as text that neither breaks the line nor steers the terminal, whatever a file says."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{one_line(name)} {one_line(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(one_line, value))}]"
+    text = re.sub(r"\s+", " ", str(value)).strip()
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -1,0 +1,565 @@
+"""Faults at random moments through the real command: a plain restart ends with the bytes of an undisturbed run."""
+
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+
+from darts.ledger import Outcome, RunStart, made, read_ledgers
+from darts_segmentation import save_checkpoint
+from tests.conftest import OPTICAL, TINY, Sample, write_small_scene
+from tests.fork_server import ForkServer, Job
+
+TILES = ("t0", "t1", "t4")  # the last is the one of the second share of two
+FILES = 4
+
+THREADS = ("--executor", "overlapped")
+IN_TURN = ("--executor", "sequential")
+TERRAIN = ("ndvi", "slope", "aspect", "relative_elevation", "hillshade", "curvature")
+TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
+
+PROCESSES = ("--devices", "cpu", "cpu")
+
+Hashes = dict[str, str]
+
+
+def moments(few: int, many: int = 100) -> pytest.MarkDecorator:
+    """Return how many moments a test takes: few in the plain run, many in the long one."""
+    return pytest.mark.parametrize("number", [few, pytest.param(many, marks=pytest.mark.slow)])
+
+
+@dataclass
+class Process:
+    """A command at work in a process of its own."""
+
+    server: ForkServer
+    pid: int
+    log: Path
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def flat(self) -> str:
+        return " ".join(self.text.split())
+
+    @property
+    def ended(self) -> bool:
+        return self.server.has_ended(self.pid)
+
+    def wait(self) -> int:
+        return self.server.wait(self.pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+
+@dataclass
+class Bench:
+    """Runs commands on the tiles, and knows how undisturbed ones end."""
+
+    server: ForkServer
+    sample: Sample
+    store: Path
+    folder: Path
+    expected: Hashes = field(default_factory=dict)
+    """Hashes of all files of all tiles, made one after the other."""
+    operations: int = 0
+    """How often Python does something to a file of the output folder during a run."""
+    _seconds: dict[str, float] = field(default_factory=dict)
+    """About how long runs last, by what tells them apart."""
+    _started: int = 0
+
+    @property
+    def optical_model(self) -> Path:
+        return self.folder / "models" / "optical.pt"
+
+    @property
+    def full_model(self) -> Path:
+        return self.folder / "models" / "full.pt"
+
+    @property
+    def made(self) -> Path:
+        """An output folder with all tiles."""
+        return self.folder / "undisturbed"
+
+    def line(self, output: Path, *options: object) -> list[str]:
+        words = [
+            "run", "sentinel2", "--scene-ids", *TILES, "--darts-dir", self.sample.folder, "--offline",
+            "--output-data-dir", output, "--export-bands", "probabilities", "polygonized", *options,
+        ]  # fmt: skip
+        for option, value in (("--raw-data-store", self.store), ("--model-files", self.optical_model)):
+            words += [] if option in options else [option, value]
+        return [str(word) for word in words]
+
+    def start(self, *lines: list[str], **how: Any) -> Process:
+        self._started += 1
+        log = self.folder / f"{self._started}.log"
+        return Process(self.server, self.server.start(Job(lines=list(lines), log=str(log), **how)), log)
+
+    def wait_for_a_moment(self, process: Process, draw: random.Random, kind: str) -> bool:
+        """Wait for a moment of a run, each as likely as the other; return whether it is still at work then."""
+        seconds = self._seconds.setdefault(kind, 2.0)
+        time.sleep(seconds * draw.random())
+        ended = process.ended
+        # Nobody knows how long a run lasts, which changes with what else the machine does: some shall end before.
+        self._seconds[kind] = seconds * (0.85 if ended else 1.05)
+        return not ended
+
+    def check_ends_well(self, output: Path, *options: object, like: Hashes | None = None) -> str:
+        """Check that a plain restart ends with the bytes of an undisturbed run, and that all is clean then."""
+        restart = self.start(self.line(output, *options), ["verify", str(output)])
+        assert restart.wait() == 0, restart.text
+        assert "0 findings" in restart.text
+        assert hashes(output) == (self.expected if like is None else like)
+        assert not list(output.glob(".t*.tmp")), restart.text
+        assert set(made(read_ledgers(output))) == set(TILES)
+        return restart.text
+
+
+@pytest.fixture(scope="module")
+def bench(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    store = tmp_path_factory.mktemp("store")
+    for n, name in enumerate(TILES):
+        write_small_scene(store, name, sample.landscape, slice(30 * n, 30 * n + 96), slice(20 * n, 20 * n + 80))
+    with ForkServer() as server:
+        bench = Bench(server, sample, store, tmp_path_factory.mktemp("bench"))
+        save_model(bench.optical_model, (*OPTICAL, "ndvi"), seed=1)
+        save_model(bench.full_model, (*OPTICAL, *TERRAIN, *TRENDS), seed=2)
+        undisturbed = bench.start(bench.line(bench.made, *IN_TURN), folder=str(bench.made))
+        assert undisturbed.wait() == 0, undisturbed.text
+        bench.operations = int(Path(f"{undisturbed.log}.operations").read_text())
+        bench.expected = hashes(bench.made)
+        assert len(bench.expected) == FILES * len(TILES)
+        yield bench
+
+
+def save_model(path: Path, bands: Sequence[str], *, seed: int) -> None:
+    """Save a network that is as quick to load as to run."""
+    model = {**TINY, "encoder_name": "timm-mobilenetv3_small_minimal_100", "in_channels": len(bands)}
+    torch.manual_seed(seed)
+    network = smp.create_model(**model, encoder_weights=None)
+    path.parent.mkdir(exist_ok=True)
+    save_checkpoint(path, model=model, bands=list(bands), state_dict=network.state_dict(), patch_size=256)
+
+
+def hashes(output: Path) -> Hashes:
+    files = sorted(output.glob("t*/*"))
+    return {str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def outcomes(output: Path) -> list[Outcome]:
+    return [record for record in read_ledgers(output) if isinstance(record, Outcome)]
+
+
+def starts(output: Path) -> list[RunStart]:
+    return [record for record in read_ledgers(output) if isinstance(record, RunStart)]
+
+
+def draws(name: str, number: int) -> Iterator[tuple[int, random.Random]]:
+    """Yield numbered sources of chance; each trial has one of its own, so that it can be looked at alone."""
+    for n in range(number):
+        yield n, random.Random(f"{name} {n}")
+
+
+@moments(4)
+def test_a_run_that_is_killed_is_taken_up_by_a_restart(bench: Bench, tmp_path: Path, number: int) -> None:
+    killed = 0
+    for n, draw in draws("kill", 2 * number):
+        output, start = tmp_path / str(n), draw.choice(("empty", "complete", "damaged"))
+        if start != "empty":
+            shutil.copytree(bench.made, output)
+        if start == "damaged":
+            truncate(draw.choice(sorted(output.glob("t*/*"))), draw)
+        how = draw.choice((THREADS, THREADS, IN_TURN, PROCESSES)) + ("--overwrite",) * (start == "complete")
+        at = draw.randrange(1, bench.operations) if n % 2 else 0
+        run = bench.start(bench.line(output, *how), folder=str(output), kill_at=at)
+        if not at and bench.wait_for_a_moment(run, draw, f"kill {start} {how}"):
+            run.signal(signal.SIGKILL)
+        killed += run.wait() == -signal.SIGKILL
+
+        before = [outcome.tile_id for outcome in outcomes(output) if outcome.status == "success"]
+        if start == "empty":
+            assert hashes(output).items() <= bench.expected.items()
+            assert all(len(list(folder.iterdir())) == FILES for folder in output.glob("t*"))
+        bench.check_ends_well(output, *draw.choice(((), PROCESSES, IN_TURN)))
+        if start == "empty":
+            after = [outcome.tile_id for outcome in outcomes(output) if outcome.status == "success"]
+            assert all(after.count(tile_id) == 1 for tile_id in before), "nothing is done twice"
+        shutil.rmtree(output)
+        if killed == number:
+            return
+    assert killed >= number / 2
+
+
+@moments(2)
+def test_a_worker_that_is_killed_costs_only_its_tiles(bench: Bench, tmp_path: Path, number: int) -> None:
+    killed = 0
+    for n, draw in draws("worker", 2 * number):
+        output = tmp_path / str(n)
+        at = draw.randrange(1, bench.operations // 2) if n % 2 else 0
+        spawned = n % 20 == 19
+        run = bench.start(
+            bench.line(output, *PROCESSES),
+            folder=str(output),
+            kill_at=at,
+            kill_worker=True,
+            fork_workers=not spawned,
+            real_end=True,
+        )
+        for _ in range(0 if at else draw.choice((1, 1, 2))):
+            if bench.wait_for_a_moment(run, draw, f"worker {spawned}") and (workers := workers_of(run.pid)):
+                draw.choice(workers).kill()
+        assert run.wait() == 0, run.text
+        killed += "SIGKILL" in run.text
+        assert "Traceback" not in run.text
+        assert hashes(output) == bench.expected
+        lost = [outcome for outcome in outcomes(output) if outcome.cause == "WorkerLost"]
+        assert all(outcome.again for outcome in lost)
+        bench.check_ends_well(output)
+        shutil.rmtree(output)
+        if killed == number:
+            return
+    assert killed >= number / 2
+
+
+@moments(3)
+def test_on_a_full_disk_what_is_made_is_right_and_the_rest_fails(bench: Bench, tmp_path: Path, number: int) -> None:
+    disk = tmp_path / "disk"
+    needed_kb = sum(file.stat().st_blocks for file in bench.made.rglob("*")) // 2
+    for n, draw in draws("disk", number):
+        kind = ("small", "few files", "filling")[n % 3]
+        limit = {
+            "small": f"size={draw.randrange(8, needed_kb * 5 // 4)}k",
+            "few files": f"nr_inodes={draw.randrange(2, 60)}",
+            "filling": "size=16m",
+        }[kind]
+        with mounted(disk, limit):
+            output = disk / "out"
+            run = bench.start(bench.line(output, *draw.choice((THREADS, IN_TURN, PROCESSES))), real_end=True)
+            filler = disk / "filler"
+            if kind == "filling" and bench.wait_for_a_moment(run, draw, "disk"):
+                fill(filler)
+            code = run.wait()
+            check_failures(output, run, code)
+            filler.unlink(missing_ok=True)
+            remount(disk, "size=64m,nr_inodes=10000")
+            bench.check_ends_well(output)
+
+
+@moments(2)
+def test_an_output_folder_that_turns_read_only_fails_the_rest(bench: Bench, tmp_path: Path, number: int) -> None:
+    turned = 0
+    for n, draw in draws("read-only", 2 * number):
+        output = tmp_path / str(n)
+        output.mkdir()
+        how = draw.choice((THREADS, IN_TURN, PROCESSES))
+        run = bench.start(bench.line(output, *how), real_end=True)
+        turned += bench.wait_for_a_moment(run, draw, f"read-only {how}")
+        with read_only(output):
+            code = run.wait()
+        check_failures(output, run, code)
+        bench.check_ends_well(output)
+        shutil.rmtree(output)
+        if turned == number:
+            return
+    assert turned >= number / 2
+
+
+@moments(2)
+def test_a_truncated_raw_store_fails_its_tile_alone(bench: Bench, tmp_path: Path, number: int) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(bench.store, store)
+    for n, draw in draws("raw store", number):
+        output, tile_id = tmp_path / str(n), draw.choice(TILES)
+        (scene,) = store.glob(f"*-{tile_id}.zarr")
+        file = draw.choice(sorted(path for path in scene.rglob("*") if path.is_file() and path.stat().st_size))
+        content = file.read_bytes()
+        truncate(file, draw)
+        run = bench.start(bench.line(output, *THREADS, "--raw-data-store", store))
+        check_damage(output, run, run.wait(), {tile_id}, scene, bench.expected)
+        file.write_bytes(content)
+        bench.check_ends_well(output, "--raw-data-store", store)
+        shutil.rmtree(output)
+
+
+@moments(2)
+def test_a_corrupt_cube_fails_its_tiles_and_never_shapes_results(bench: Bench, tmp_path: Path, number: int) -> None:
+    cubes = tmp_path / "cubes"
+    shutil.copytree(bench.sample.folder / "aux", cubes)
+    options = ("--model-files", bench.full_model, "--arcticdem-dir", cubes, "--tcvis-dir", cubes)
+    whole = tmp_path / "whole"
+    undisturbed = bench.start(bench.line(whole, *options, *IN_TURN))
+    assert undisturbed.wait() == 0, undisturbed.text
+    expected = hashes(whole)
+    for n, draw in draws("cube", number):
+        output = tmp_path / str(n)
+        file = draw.choice(sorted(path for path in cubes.rglob("*") if path.is_file() and path.stat().st_size))
+        content = file.read_bytes()
+        flip_bytes(file, draw)
+        run = bench.start(bench.line(output, *options, *THREADS))
+        (cube,) = (path for path in cubes.iterdir() if path in file.parents)
+        check_damage(output, run, run.wait(), set(TILES), cube, expected)
+        file.write_bytes(content)
+        bench.check_ends_well(output, *options, like=expected)
+        shutil.rmtree(output)
+
+
+@dataclass
+class Models:
+    """A model file, and another that takes its place."""
+
+    file: Path
+    one: bytes
+    other: bytes
+    with_other: Hashes
+    """Hashes of the files of all tiles that the other one makes."""
+
+    def place(self, content: bytes) -> None:
+        new = self.file.with_suffix(".new")
+        new.write_bytes(content)
+        new.replace(self.file)
+
+
+@pytest.fixture
+def models(bench: Bench, tmp_path: Path) -> Models:
+    file = tmp_path / "models" / bench.optical_model.name
+    save_model(file, (*OPTICAL, "ndvi"), seed=5)
+    run = bench.start(bench.line(tmp_path / "other", "--model-files", file))
+    assert run.wait() == 0, run.text
+    with_other = hashes(tmp_path / "other")
+    assert with_other.keys() == bench.expected.keys()
+    return Models(file, bench.optical_model.read_bytes(), file.read_bytes(), with_other)
+
+
+@moments(2)
+def test_a_model_that_is_replaced_between_runs_is_refused(
+    bench: Bench, models: Models, tmp_path: Path, number: int
+) -> None:
+    options = ("--model-files", models.file)
+    for n, draw in draws("model between", number):
+        output = tmp_path / str(n)
+        models.place(models.one)
+        run = bench.start(bench.line(output, *options, *THREADS))
+        if bench.wait_for_a_moment(run, draw, "model between"):
+            run.signal(signal.SIGKILL)
+        run.wait()
+        models.place(models.other)
+        if hashes(output):
+            refused = bench.start(bench.line(output, *options))
+            assert refused.wait() == 2, refused.text
+            assert "made with other options or models" in refused.flat
+            assert "models optical was " in refused.flat
+            assert "--overwrite" in refused.flat
+            assert hashes(output).items() <= bench.expected.items()
+        overwriting = bench.start(
+            bench.line(output, *options, *THREADS, "--overwrite"),
+            folder=str(output), kill_at=draw.randrange(1, bench.operations) if n % 2 else 0,
+        )  # fmt: skip
+        if overwriting.wait() == 0:
+            bench.check_ends_well(output, *options, like=models.with_other)
+        else:
+            check_never_mixed(bench, models, output, first=draw.random() < 0.5)
+        shutil.rmtree(output)
+
+
+@moments(2)
+def test_a_model_that_is_replaced_during_a_run_changes_nothing_in_it(
+    bench: Bench, models: Models, tmp_path: Path, number: int
+) -> None:
+    options = ("--model-files", models.file)
+    for n, draw in draws("model during", number):
+        output = tmp_path / str(n)
+        models.place(models.one)
+        how = draw.choice((THREADS, IN_TURN, PROCESSES))
+        run = bench.start(bench.line(output, *options, *how))
+        bench.wait_for_a_moment(run, draw, f"model during {how}")
+        models.place(models.other)
+        code = run.wait()
+        if code == 0:
+            assert hashes(output) in (bench.expected, models.with_other)
+        else:
+            # Workers that loaded different ones: the run ends before they are mixed.
+            assert (code, how) == (2, PROCESSES), run.text
+            assert "loaded other models" in run.flat
+        assert hashes(output).items() <= bench.expected.items() or hashes(output).items() <= models.with_other.items()
+        checksums = {tuple(o.models.values()) for o in outcomes(output) if o.status == "success"}
+        assert len(checksums) <= 1
+        sums = {hashlib.sha256(content).hexdigest(): content for content in (models.one, models.other)}
+        content = sums[checksums.pop()[0]] if checksums else models.one
+        models.place(content)
+        bench.check_ends_well(output, *options, like=bench.expected if content == models.one else models.with_other)
+        shutil.rmtree(output)
+
+
+@moments(2)
+def test_the_same_shard_is_refused_and_different_ones_share_a_folder(bench: Bench, tmp_path: Path, number: int) -> None:
+    for n, draw in draws("shards", number):
+        output = tmp_path / str(n)
+        first = bench.start(bench.line(output, "--shard", "1/2", *THREADS))
+        at_work = n % 3 == 0 or bench.wait_for_a_moment(first, draw, "shards")
+        again = bench.start(bench.line(output, "--shard", "1/2", *THREADS))
+        other = bench.start(bench.line(output, "--shard", "2/2", *THREADS))
+        codes = {"again": again.wait(), "first": first.wait(), "other": other.wait()}
+        assert codes["other"] == 0, other.text
+        won, lost = (first, again) if codes["first"] == 0 else (again, first)
+        if set(codes.values()) == {0}:
+            # One was over before the other began, which had nothing left to do.
+            assert "2 skipped" in won.flat or "2 skipped" in lost.flat
+        else:
+            assert at_work
+            assert sorted((codes["again"], codes["first"])) == [0, 2], first.text + again.text
+            assert f"is being worked on by process {won.pid} on" in lost.flat
+            assert "with shard 1/2" in lost.flat
+            assert len([start for start in starts(output) if start.shard == "1/2"]) == 1
+            assert "Traceback" not in lost.text
+        made_now = [outcome.tile_id for outcome in outcomes(output) if outcome.status == "success"]
+        assert sorted(made_now) == sorted(TILES)
+        assert hashes(output) == bench.expected
+        bench.check_ends_well(output)
+        shutil.rmtree(output)
+
+
+@moments(1, 10)
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_interrupts_at_any_moment_end_a_run_without_a_traceback(
+    bench: Bench, tmp_path: Path, number: int, interrupts: int
+) -> None:
+    interrupted = 0
+    for n, draw in draws(f"interrupt {interrupts}", 3 * number):
+        output = tmp_path / str(n)
+        how = draw.choice((THREADS, IN_TURN, PROCESSES))
+        run = bench.start(bench.line(output, *how), real_end=True)
+        for k in range(interrupts):
+            if bench.wait_for_a_moment(run, draw, f"interrupt {how} {k}"):
+                run.signal(signal.SIGINT)
+        code = run.wait()
+        interrupted += code == 130
+        assert code in (0, 130), run.text
+        assert "Traceback" not in run.text
+        assert hashes(output).items() <= bench.expected.items()
+        bench.check_ends_well(output)
+        shutil.rmtree(output)
+        if interrupted == number:
+            return
+    assert interrupted >= number / 2
+
+
+def check_failures(output: Path, run: Process, code: int) -> None:
+    """Check that a run which could not write said so, and that what is there is right."""
+    assert code in (0, 1, 2), run.text
+    assert "Traceback" not in run.text
+    failed = [outcome for outcome in outcomes(output) if outcome.status == "failed"]
+    assert all(outcome.cause == "StoreError" for outcome in failed), failed
+    assert all(str(output) in outcome.error for outcome in failed), failed
+    if code == 1:
+        assert failed
+    if code == 2:
+        assert re.search(r"error: cannot (write|create) .*", run.text), run.text
+
+
+def check_damage(output: Path, run: Process, code: int, tiles: set[str], store: Path, expected: Hashes) -> None:
+    """Check that damaged input failed its tiles with an error that names it, and shaped no result."""
+    assert "Traceback" not in run.text
+    failed = {outcome.tile_id: outcome for outcome in outcomes(output) if outcome.status == "failed"}
+    assert code == (1 if failed else 0), run.text
+    assert failed.keys() <= tiles
+    for outcome in failed.values():
+        assert str(store) in outcome.error
+        assert outcome.cause in (
+            "StoreError",
+            "MissingDataError",
+            "MissingBandError",
+            "GridMismatchError",
+            "ConfigError",
+        )
+    assert hashes(output) == {name: digest for name, digest in expected.items() if name.split("/")[0] not in failed}
+
+
+def check_never_mixed(bench: Bench, models: Models, output: Path, *, first: bool) -> None:
+    """Check that restarts after a kill while one model's results were replaced never mix them with the other's."""
+    content, like = (models.one, bench.expected) if first else (models.other, models.with_other)
+    models.place(content)
+    options: tuple[object, ...] = ("--model-files", models.file)
+    restart = bench.start(bench.line(output, *options))
+    if restart.wait() == 2:
+        assert "made with other options or models" in restart.flat
+        options += ("--overwrite",)
+    else:
+        assert hashes(output) == like
+    bench.check_ends_well(output, *options, like=like)
+
+
+def truncate(file: Path, draw: random.Random) -> None:
+    os.truncate(file, draw.randrange(file.stat().st_size))
+
+
+def flip_bytes(file: Path, draw: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    for _ in range(draw.choice((1, 1, 16))):
+        content[draw.randrange(len(content))] ^= draw.randrange(1, 256)
+    file.write_bytes(content)
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    try:
+        children = psutil.Process(pid).children()
+        return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    except psutil.Error:
+        return []
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """Make a folder a disk of its own."""
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take all that a disk has left."""
+    with suppress(OSError), file.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nothing be written in a folder; what is open already stays so."""
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield
+        folder.chmod(0o755)
+        return
+    # Permissions do not bind root, and a disk with open files cannot be made read-only; a mount on top can.
+    if subprocess.run(["mount", "--bind", "-o", "ro", str(folder), str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

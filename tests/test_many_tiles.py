@@ -1,0 +1,281 @@
+"""Many tiles through the real command: overlapped, in processes, in shards, interrupted and taken up again."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from darts.ledger import LEDGER_NAME, Outcome, RunEnd, RunStart, made, read_ledgers
+from tests.conftest import OPTICAL, Sample, results_of, save_tiny_model, write_small_scene
+
+TILES = tuple(f"t{n}" for n in range(5))
+
+
+@pytest.fixture(scope="module")
+def store(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    for n, name in enumerate(TILES):
+        write_small_scene(folder, name, sample.landscape, slice(30 * n, 30 * n + 96), slice(20 * n, 20 * n + 80))
+    return folder
+
+
+@pytest.fixture
+def run(darts: Callable, sample: Sample, store: Path) -> Callable:
+    """Return a function that works on the tiles, into a folder, with further options."""
+
+    def call(output: Path, *options: object, tiles: tuple[str, ...] = TILES) -> object:
+        return darts("run", "sentinel2", "--scene-ids", *tiles, *common(sample, store, output), *options)
+
+    return call
+
+
+def common(sample: Sample, store: Path, output: Path) -> list[object]:
+    return [
+        "--offline", "--raw-data-store", store, "--output-data-dir", output, "--model-files", sample.optical_model,
+        "--export-bands", "probabilities", "polygonized",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sample: Sample, store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Hashes of all files of all tiles, made one after the other."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(command(sample, store, output, "--executor", "sequential"), check=True, capture_output=True)
+    return hashes(output)
+
+
+def hashes(output: Path) -> dict[str, str]:
+    files = sorted(output.glob("t*/*"))
+    return {str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def command(sample: Sample, store: Path, output: Path, *options: str) -> list[str]:
+    words = ["-m", "darts", "run", "sentinel2", "--scene-ids", *TILES, "--darts-dir", sample.folder]
+    return [sys.executable, *map(str, [*words, *common(sample, store, output), *options])]
+
+
+def outcomes(output: Path) -> list[Outcome]:
+    return [record for record in read_ledgers(output) if isinstance(record, Outcome)]
+
+
+def test_overlapped_tiles_have_the_same_bytes_as_tiles_in_turn(
+    run: Callable, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    result = run(tmp_path / "out", "--executor", "overlapped")
+    assert result.code == 0, result.text
+    assert len(undisturbed) == len(TILES) * 4
+    assert hashes(tmp_path / "out") == undisturbed
+    assert sorted(results_of(tmp_path / "out").tile_id) == list(TILES)
+
+
+def test_the_ledger_tells_all_of_a_tile(run: Callable, sample: Sample, tmp_path: Path) -> None:
+    assert run(tmp_path / "out", tiles=TILES[:1]).code == 0
+    start, outcome, end = read_ledgers(tmp_path / "out")
+    assert isinstance(start, RunStart)
+    assert isinstance(outcome, Outcome)
+    assert isinstance(end, RunEnd)
+    assert (outcome.status, outcome.attempt, outcome.worker) == ("success", 1, "cpu")
+    assert outcome.run == start.run == end.run
+    assert outcome.options == start.options
+    assert outcome.models == {"optical": hashlib.sha256(sample.optical_model.read_bytes()).hexdigest()}
+    assert set(outcome.seconds) == {"Loading Optical", "Preprocessing", "Segmenting", "Postprocessing", "Exporting"}
+    assert outcome.bytes_loaded > 96 * 80 * 4 * 4
+    assert {name: digest for name, (_, digest) in outcome.files.items()} == {
+        Path(name).name: digest for name, digest in hashes(tmp_path / "out").items()
+    }
+    assert all(-137 < lon < -135 and 69 < lat < 70 for lon, lat in outcome.corners)
+    assert start.tiles == TILES[:1]
+    assert start.settings["patchsize"] == 1024
+    assert end.reason == "finished"
+
+
+def test_shards_share_a_folder_and_make_every_tile_once(
+    run: Callable, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    for number in (1, 2, 3):
+        result = run(tmp_path / "out", "--shard", f"{number}/3")
+        assert result.code == 0, result.text
+    assert hashes(tmp_path / "out") == undisturbed
+    assert sorted(outcome.tile_id for outcome in outcomes(tmp_path / "out")) == list(TILES)
+    assert len(list((tmp_path / "out").glob("darts-ledger-shard*of3.jsonl"))) == 3
+
+
+@contextmanager
+def held(output: Path, shard: str) -> Iterator[int]:
+    """Let another process hold a folder."""
+    output.mkdir(exist_ok=True)
+    code = (
+        "import sys; from pathlib import Path; from darts.run_lock import hold_output; from darts.sharding import *\n"
+        "with hold_output(Path(sys.argv[1]), parse_shard(sys.argv[2]) if sys.argv[2] else None):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(output), shard], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield other.pid
+        assert other.stdin is not None
+        other.stdin.close()
+
+
+def test_a_folder_has_one_run_at_a_time_and_different_shards_share_it(run: Callable, tmp_path: Path) -> None:
+    with held(tmp_path / "out", "2/3") as pid:
+        same = run(tmp_path / "out", "--shard", "2/3")
+        assert same.code == 2
+        assert f"process {pid} on" in same.flat
+        assert "2/3" in same.flat
+        assert run(tmp_path / "out").code == 2
+        assert run(tmp_path / "out", "--shard", "1/4").code == 2
+        assert run(tmp_path / "out", "--shard", "1/3").code == 0
+
+
+@pytest.mark.parametrize("text", ["3", "0/3", "4/3", "1/0", "a/b", "-1/3"])
+def test_a_shard_that_cannot_be_is_refused(run: Callable, tmp_path: Path, text: str) -> None:
+    result = run(tmp_path / "out", f"--shard={text}")
+    assert result.code == 2
+    assert "shard must be like 3/16" in result.flat
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_options_are_refused_and_named(run: Callable, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert run(output, tiles=TILES[:2]).code == 0
+    refused = run(output, "--min-object-size", "5", tiles=TILES[:3])
+    assert refused.code == 2
+    assert "2 tiles made with other options or models (t0, t1): mmu was 32, now 5" in refused.flat
+    assert "--overwrite" in refused.flat
+    assert len([record for record in read_ledgers(output) if isinstance(record, RunStart)]) == 1
+    assert run(output, "--min-object-size", "5", "--overwrite", tiles=TILES[:2]).code == 0
+    assert run(output, "--min-object-size", "5", tiles=TILES[:3]).code == 0
+    assert run(output, "--batch-size", "1", "--min-object-size", "5", tiles=TILES[:3]).code == 0
+
+
+def test_a_model_that_was_replaced_is_refused(run: Callable, tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "models" / "mine.pt", (*OPTICAL, "ndvi"), seed=3)
+    assert run(tmp_path / "out", "--model-files", model, tiles=TILES[:1]).code == 0
+    save_tiny_model(model, (*OPTICAL, "ndvi"), seed=4)
+    refused = run(tmp_path / "out", "--model-files", model, tiles=TILES[:1])
+    assert refused.code == 2
+    assert "models mine was " in refused.flat
+
+
+def test_tiles_of_a_killed_run_are_those_of_its_options(run: Callable, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert run(output, tiles=TILES[:1]).code == 0
+    ledger = output / LEDGER_NAME
+    start, _, _ = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(start + b'{"kind": "tile", "tile_id": "t0", "outp')  # killed after the tile, before its record
+    assert "other options" in run(output, "--mask-erosion-size", "3", tiles=TILES[:1]).flat
+    again = run(output, tiles=TILES[:1])
+    assert again.code == 0
+    assert "1 skipped" in again.flat
+    assert set(made(read_ledgers(output))["t0"].files) == {file.name for file in (output / "t0").iterdir()}
+
+
+def test_failed_tiles_are_tried_again_unless_told_otherwise(run: Callable, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    tiles = ("absent", *TILES[:2])
+    assert run(output, tiles=tiles).code == 1
+    assert run(output, tiles=tiles).code == 1
+    assert [o.cause for o in outcomes(output) if o.status == "failed"] == ["MissingDataError"] * 2
+    skipping = run(output, "--skip-failed", tiles=tiles)
+    assert skipping.code == 0
+    assert "absent" not in results_of(output).tile_id.tolist()
+
+
+@pytest.mark.parametrize(("option", "left"), [(("--fail-fast",), 3), (("--max-failures", "1"), 2)])
+def test_a_run_is_given_up_after_so_many_failures(
+    run: Callable, tmp_path: Path, option: tuple[str, ...], left: int
+) -> None:
+    tiles = ("absent-1", "absent-2", *TILES[:2])
+    result = run(tmp_path / "out", *option, "--executor", "sequential", tiles=tiles)
+    assert result.code == 1
+    assert "given up" in result.flat
+    end = read_ledgers(tmp_path / "out")[-1]
+    assert isinstance(end, RunEnd)
+    assert "failed tile" in end.reason
+    assert len(results_of(tmp_path / "out")) == len(tiles) - left
+
+
+def test_an_interrupt_finishes_what_is_computed_and_a_restart_the_rest(
+    sample: Sample, store: Path, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    output = tmp_path / "out"
+    words = command(sample, store, output, "--executor", "overlapped")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "tiles, results go to" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    log = process.communicate()[1]
+    assert process.returncode == 130, log
+    assert "Traceback" not in log
+    end = read_ledgers(output)[-1]
+    assert isinstance(end, RunEnd)
+    assert end.reason == "interrupted"
+    assert not list(output.glob(".*.tmp"))
+    done = hashes(output)
+    assert len(done) < len(undisturbed)
+    assert done.items() <= undisturbed.items()
+    subprocess.run(words, check=True, capture_output=True)
+    assert hashes(output) == undisturbed
+
+
+def test_a_worker_that_is_killed_costs_only_its_tiles(sample: Sample, store: Path, tmp_path: Path) -> None:
+    alone, output = tmp_path / "alone", tmp_path / "out"
+    # Workers share the cores, and networks round differently on another number of them.
+    share = {min(os.sched_getaffinity(0))}
+    subprocess.run(
+        command(sample, store, alone, "--executor", "sequential"), check=True, capture_output=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, share),
+    )  # fmt: skip
+    words = command(sample, store, output, "--devices", "cpu", "cpu")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    victim = wait_for(lambda: worker_of(process.pid), process)
+    wait_for(lambda: (output / LEDGER_NAME).exists(), process)
+    os.kill(victim, signal.SIGKILL)
+    log = process.communicate()[1]
+    assert process.returncode == 0, log
+    assert hashes(output) == hashes(alone)
+    lost = [outcome for outcome in outcomes(output) if outcome.cause == "WorkerLost"]
+    assert all(outcome.again for outcome in lost)
+    assert "SIGKILL" in log
+
+
+def test_a_second_interrupt_stops_at_once(sample: Sample, store: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    words = command(sample, store, output, "--executor", "overlapped", "--patch-size", "32", "--overlap", "28")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "tiles, results go to" in line:
+            process.send_signal(signal.SIGINT)
+        if "stopping" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    log = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, log
+    assert "Traceback" not in log
+
+
+def worker_of(pid: int) -> int | None:
+    """Return the process id of a worker that has its share of the cores already, None if there is none yet."""
+    children = [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    return children[-1].pid if len(children) == 2 else None
+
+
+def wait_for(question: Callable, process: subprocess.Popen) -> int:
+    while not (answer := question()):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    return answer
