@@ -104,6 +104,7 @@ def serve() -> None:
         print(json.dumps(answer), flush=True)
     for pid in started:
         os.kill(pid, signal.SIGKILL)
+    os._exit(0)
 
 
 def _warm_up_compiler() -> None:

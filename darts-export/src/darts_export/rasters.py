@@ -16,6 +16,7 @@ from rasterio.io import MemoryFile
 from darts_utils.arrays import to_host
 from darts_utils.bands import BANDS, Band, band, encode
 from darts_utils.errors import ConfigError, MissingBandError
+from darts_utils.threads import cores
 
 BLOCK_PX = 512
 """Side of a block; rasters up to this size get one overview, larger ones as many as fit until one block is left."""
@@ -78,7 +79,7 @@ def write_raster(path: Path, tile: xr.Dataset, names: Sequence[str], tags: Mappi
             predictor="YES" if all(layer.continuous for layer in layers) else "NO",
             overviews="AUTO" if len(shapes) > 1 else "NONE",
             bigtiff="IF_SAFER",
-            num_threads="ALL_CPUS",
+            num_threads=cores(),
         )
 
 

@@ -18,7 +18,7 @@ from darts.ledger import Outcome, State
 from darts.plan import Plan
 from darts.tiles import Inputs
 from darts.timings import TileClock
-from darts_utils.errors import RemoteError
+from darts_utils.errors import DartsError, RemoteError, StoreError
 from darts_utils.store import remove_leftovers
 
 logger = logging.getLogger("darts.attempts")
@@ -75,9 +75,20 @@ class Attempt:
         self._inputs = None
 
     def finish(self) -> Finished:
-        """Find objects, write the files, and tell what became of the tile."""
-        self._plan.finish(self.job.tile, self._take_segmented(), self._clock)
-        return self._finished("success", files=record_files(self.job.tile.output, self._plan.files()))
+        """Find objects, write the files, and tell what became of the tile.
+
+        Raises:
+            StoreError: the files cannot be written.
+        """
+        output = self.job.tile.output
+        try:
+            self._plan.finish(self.job.tile, self._take_segmented(), self._clock)
+            files = record_files(output, self._plan.files())
+        except DartsError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot write {output}: {error.strerror or error}") from error
+        return self._finished("success", files=files)
 
     def skipped(self) -> Finished:
         """Tell of a tile that is complete; with its files where nobody wrote them down."""

@@ -5,7 +5,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +38,7 @@ class Processes:
         devices: Sequence[str | int],
         *,
         memory: int | None,
-        n_tiles: int = sys.maxsize,
+        n_tiles: int,
     ) -> None:
         self._pipeline = pipeline
         self._memory = None if memory is None else str(max(memory // len(devices), 1))

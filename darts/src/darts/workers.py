@@ -153,7 +153,8 @@ def _start(pipeline: "_BasePipeline", n_tiles: int) -> Workers:
     if pipeline.devices is not None and len(pipeline.devices) > 1:
         from darts.processes import Processes
 
-        return Processes(pipeline, pipeline.devices, memory=memory_budget(pipeline.memory_budget))
+        memory = memory_budget(pipeline.memory_budget)
+        return Processes(pipeline, pipeline.devices, memory=memory, n_tiles=n_tiles)
     plan = pipeline.plan()
     one_by_one = pipeline.executor == "sequential" or (pipeline.executor == "auto" and n_tiles <= 1)
     return InTurn(plan) if one_by_one else Threads(plan)

@@ -88,7 +88,8 @@ class SharedOptions:
     debug_data: bool = False
     """Also write the whole tile as NetCDF."""
     memory_budget: str | None = None
-    """Memory that a tile may take (8GB, 50%); a larger one is worked on in strips; default: 60% of what is free."""
+    """Memory that tiles in flight may take (8GB, 50%; on Ray: of each node); a tile that is larger alone is worked on \
+in strips; default: 60% of what is free."""
     executor: Literal["auto", "overlapped", "sequential", "ray"] = "auto"
     """overlapped: load ahead and export behind; sequential: one tile after the other; ray: a cluster; default: by \
 number of tiles."""
@@ -148,7 +149,8 @@ number of tiles."""
         from darts_export import validate_export_bands
 
         validate_export_bands(self.export_bands)
-        resolve_device(self.device)
+        if self.executor != "ray":  # whose nodes have other devices than this one
+            resolve_device(self.device)
         memory_budget(self.memory_budget)
 
     def _check_devices(self) -> None:
