@@ -166,7 +166,8 @@ def test_every_option_named_in_the_docs_exists() -> None:
     known = GLOBAL_OPTIONS.union(*(_options_of(*command) for command in commands))
     of_other_tools = {
         "--torch-backend", "--reinstall-package", "--no-sync", "--check", "--extra", "--strict", "--locked", "--frozen",
-        "--upgrade-package", "--data", "--full", "--address", "--array", "--block", "--cpus-per-task", "--exclude", "--gpus",
+        "--upgrade-package", "--data", "--full", "--address", "--array", "--block", "--cpus-per-task", "--exclude",
+        "--gpus",
         "--gpus-per-node", "--head", "--mem", "--nodes", "--ntasks", "--ntasks-per-node", "--port", "--requeue",
         "--signal", "--time",
     }  # fmt: skip
