@@ -106,7 +106,7 @@ def run_all(plan: SmallPlan, count: int, memory: int | None = None) -> list[Even
 
 
 def ends(events: list[Event]) -> dict[str, str]:
-    found = [(e.outcome.tile_id, e.outcome.status) for e in events if isinstance(e, Finished)]
+    found: list[tuple[str, str]] = [(e.outcome.tile_id, e.outcome.status) for e in events if isinstance(e, Finished)]
     found += [(e.tile_id, "dropped") for e in events if isinstance(e, Dropped)]
     assert len(dict(found)) == len(found), "a tile ended twice"
     return dict(found)
@@ -196,6 +196,42 @@ def test_a_stop_drops_what_is_not_computed_and_finishes_the_rest(tmp_path: Path)
     lane.close()
     found = Counter(ends([events.get() for _ in range(events.qsize())]).values())
     assert found == {"success": 1, "dropped": 5}
+
+
+def test_an_abandoned_lane_ends_its_threads_and_writes_nothing_further(tmp_path: Path) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Held(SmallPlan):
+        def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
+            reached.set()
+            go_on.wait(10)
+            return super().compute(tile, inputs, clock, batch_size)
+
+    lane = Lane(Held(tmp_path), lambda event: None, name="cpu", memory=None)  # type: ignore[arg-type]
+    for n in range(6):
+        lane.submit(Job(tile=Tile(f"t{n}", n, tmp_path / f"t{n}")))
+    assert reached.wait(10)
+    lane.abandon()
+    go_on.set()
+    for threads in lane._threads.values():
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tile_is_told_of_even_where_the_device_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OutOfMemoryError(RuntimeError): ...
+
+    class Broken(SmallPlan):
+        def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
+            raise OutOfMemoryError("no room")
+
+    def refuse() -> None:
+        raise RuntimeError("an illegal access was met")
+
+    monkeypatch.setattr("darts.attempts._empty_device_caches", refuse)
+    assert ends(run_all(Broken(tmp_path), 2)) == {"t0": "failed", "t1": "failed"}
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 20))

@@ -55,6 +55,9 @@ class RequestRefusedError(RemoteError):
         super().__init__(message)
         self.status = status
 
+    def __reduce__(self) -> tuple[type["RequestRefusedError"], tuple[str, int]]:
+        return type(self), (str(self), self.status)  # it travels between processes
+
 
 class StacApi:
     """A STAC API, opened."""

@@ -103,7 +103,8 @@ class Attempt:
         cause = type(error).__name__
         out_of_memory = any(_is_out_of_memory(e) for e in _chain(error))
         if out_of_memory:
-            _empty_device_caches()
+            with suppress(Exception):  # a device that broke cannot do even that, and the tile must be told of
+                _empty_device_caches()
         return self._finished(
             "failed", error=f"{cause}: {error}", cause=cause, transient=is_transient(error), out_of_memory=out_of_memory
         )

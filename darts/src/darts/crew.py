@@ -63,7 +63,9 @@ class Crew(Generic[AnyMember]):
             DartsError: the worker could not start, or computes with something else than the first one.
         """
         if isinstance(message, logging.LogRecord):
-            logging.getLogger(message.name).handle(message)
+            source = logging.getLogger(message.name)
+            if source.isEnabledFor(message.levelno):  # a worker tells all that it logs
+                source.handle(message)
             return None
         if isinstance(message, DartsError):
             raise message

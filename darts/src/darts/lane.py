@@ -30,6 +30,7 @@ class Lane:
         self._emit = emit
         self._gate = MemoryGate(memory)
         self._stopping = threading.Event()
+        self._abandoned = threading.Event()
         self._places: Counter[str] = Counter()
         self._places_lock = threading.Lock()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -68,6 +69,17 @@ class Lane:
             for thread in self._threads[stage]:
                 thread.join()
 
+    def abandon(self) -> None:
+        """Let the threads end when they are through with what they do; nobody waits for them or hears of it.
+
+        Nothing further is written: a tile whose export did not begin stays absent.
+        """
+        self._abandoned.set()
+        self.stop()
+        for stage, queue in (("load", self._jobs), ("compute", self._loaded), ("export", self._computed)):
+            for _ in self._threads[stage]:
+                queue.put(None)
+
     def _load_all(self) -> None:
         while (job := self._jobs.get()) is not None:
             attempt = Attempt(self._plan, job, self._emit, self.name)
@@ -79,7 +91,7 @@ class Lane:
 
     def _finish_all(self) -> None:
         while (attempt := self._computed.get()) is not None:
-            self._work("export", lambda attempt: attempt.finish(), attempt, self._computed)
+            self._work("export", self._finish, attempt, self._computed)
 
     def _work(
         self, place: str, work: Callable[[Attempt], Event | None], attempt: Attempt, next_stage: SimpleQueue[Any]
@@ -113,6 +125,11 @@ class Lane:
         attempt.compute()
         self._gate.resize(attempt, attempt.bytes_held)
         return None
+
+    def _finish(self, attempt: Attempt) -> Event:
+        if self._abandoned.is_set():
+            return Dropped(attempt.job.tile.tile_id, self.name)
+        return attempt.finish()
 
     def _move(self, place: str, change: int) -> None:
         with self._places_lock:

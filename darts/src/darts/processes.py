@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,9 @@ logger = logging.getLogger("darts.processes")
 
 PATIENCE_S = 60
 """How long a worker without work may take to end."""
+
+BEGUN = "begun"
+"""What a worker tells first: Python has imported in its process what it needs to receive the pipeline."""
 
 
 class Processes:
@@ -73,7 +77,13 @@ class Processes:
 
     def submit(self, job: Job) -> None:
         """Give a job to the worker that has least to do."""
-        self._crew.assign(job).send(job)
+        try:
+            self._crew.assign(job).send(job)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise ConfigError(
+                f"tile {job.tile.tile_id} cannot be sent to another process: {error}. Keep only plain values in the "
+                "keys of tiles"
+            ) from error
 
     def next_event(self, timeout_s: float) -> Event | None:
         """Return what happened next; see `Workers`."""
@@ -86,6 +96,9 @@ class Processes:
                 message = child.connection.recv()  # type: ignore[union-attr]
             except Exception:  # its end, or half a message: the worker is gone
                 return self._lost(child)
+            child.begun = True
+            if message == BEGUN:
+                return None
             if isinstance(message, Gone):
                 return self._lost(child, message.reason)
             return self._crew.hear(child, message)
@@ -100,7 +113,8 @@ class Processes:
         """End the workers."""
         for child in self._crew.members:
             child.send(CLOSE)
-            if child.process is not None and not now:
+        for child in self._crew.members:
+            if child.process is not None and child.ready and not now:  # one that still loads models has no work
                 child.process.join(PATIENCE_S)
             if child.process is not None and child.process.is_alive():
                 child.process.kill()
@@ -115,6 +129,12 @@ class Processes:
     def _lost(self, child: "_Child", reason: str | None = None) -> Lost:
         assert child.process is not None
         child.process.join(5)
+        if not child.begun and (child.process.exitcode or 0) > 0:  # the same would happen again
+            raise ConfigError(
+                f"worker {child.name} could not begin; the last error that its process wrote tells why. In a script, "
+                'put what runs the pipeline below `if __name__ == "__main__":`; define pipelines of your own in a '
+                "module, not in a notebook"
+            ) from None
         lost, again = self._crew.lose(child, reason or _death(child.process.exitcode))
         child.connection = None
         if again:
@@ -125,13 +145,19 @@ class Processes:
         pipeline = for_worker(self._pipeline, child.device, self._memory)
         context = multiprocessing.get_context("spawn")  # a fork would share CUDA and the threads of libraries
         ours, theirs = context.Pipe()
+        child.begun = False
         child.process = context.Process(
             target=_serve, args=(theirs, pipeline, child.name, child.cores), name=f"darts-{child.name}", daemon=True
         )
         try:
             with _interrupts_ignored():
                 child.process.start()
-        except (AttributeError, TypeError, ValueError) as error:
+        except RuntimeError as error:
+            raise ConfigError(
+                "workers in processes of their own import the script that started them: put what runs the pipeline "
+                f'below `if __name__ == "__main__":` ({str(error).strip().partition(chr(10))[0]})'
+            ) from error
+        except (AttributeError, TypeError, ValueError, pickle.PicklingError) as error:
             raise ConfigError(
                 f"{type(self._pipeline).__name__} cannot be sent to another process: {error}. Define it in a module, "
                 "not in a notebook or a function, and keep only plain values in it"
@@ -146,6 +172,7 @@ class _Child(Member):
 
     device: str | int
     cores: frozenset[int]
+    begun: bool = False
     process: "SpawnProcess | None" = None
     connection: "Connection[Any, Any] | None" = None
 
@@ -167,6 +194,7 @@ def _serve(connection: "Connection[Any, Any]", pipeline: "_BasePipeline", name: 
         with lock, suppress(OSError):  # the parent is gone; `recv` below hears of it too
             connection.send(message)
 
+    tell(BEGUN)
     tell_logs(tell)
     try:
         serve(pipeline, name, connection.recv, tell)

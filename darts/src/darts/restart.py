@@ -27,9 +27,9 @@ def refuse_other_options(output: Path, tiles: Sequence[Tile], before: Sequence[R
     """
     options, versions = _made_with(before)
     there = [tile for tile in tiles if tile.tile_id in options and tile.output.is_dir()]
-    others = [tile for tile in there if options[tile.tile_id] != facts.fingerprint]
+    others = [tile for tile in there if options[tile.tile_id] != {facts.fingerprint}]
     if others:
-        former = options[others[0].tile_id]
+        former = min(options[others[0].tile_id] - {facts.fingerprint})
         settings = next((r.settings for r in before if isinstance(r, RunStart) and r.options == former), {})
         names = ", ".join(tile.tile_id for tile in others[:_MANY]) + (", …" if len(others) > _MANY else "")
         raise ConfigError(
@@ -55,19 +55,22 @@ def _differences(former: Mapping[str, Any], now: Mapping[str, Any], within: str 
             yield f"{within}{name} was {_short(one)}, now {_short(other)}"
 
 
-def _made_with(before: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the options' hash and the version with which each tile was made, or may have been.
+def _made_with(before: Sequence[Record]) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """Return the options' hashes with which each tile may have been made, and its version.
 
-    A run that was killed may have made tiles that it could not write down any more.
+    A run that was killed may have made tiles, or made them again, that it could not write down any more.
     """
-    options: dict[str, str] = {}
+    options: dict[str, set[str]] = {}
     versions: dict[str, str] = {}
     for record in before:
+        if not isinstance(record, RunStart | Outcome) or not record.options:
+            continue
         if isinstance(record, RunStart):
-            begun = dict.fromkeys(record.tiles, record.options)
-            options = begun | options if record.options else options
-        elif isinstance(record, Outcome) and record.status != "failed" and record.options:
-            options[record.tile_id] = record.options
+            for tile_id in record.tiles:
+                if record.overwrite or tile_id not in options:
+                    options.setdefault(tile_id, set()).add(record.options)
+        elif record.status != "failed":
+            options[record.tile_id] = {record.options}
             versions[record.tile_id] = record.version
     return options, versions
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from darts.events import Job, Ready
+from darts.transfers import SILENT
 from darts_utils.errors import DartsError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def for_worker(pipeline: "_BasePipeline", device: str | int, memory: str | None)
     worker.memory_budget = memory
     worker.default_dirs = pipeline.default_dirs.resolve()
     worker._tiles_found = []  # type: ignore[misc]  # it hears of its tiles one by one
+    worker._report = SILENT  # type: ignore[misc]  # the display of an earlier download stays here
     return worker
 
 

@@ -140,8 +140,10 @@ class Threads:
         self._lane.stop()
 
     def close(self, *, now: bool = False) -> None:
-        """End the threads; with `now` they end with the process."""
-        if not now:
+        """End the threads; with `now` nobody waits until they are through with what they do."""
+        if now:
+            self._lane.abandon()
+        else:
             self._lane.close()
 
 

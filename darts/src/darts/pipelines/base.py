@@ -1,6 +1,7 @@
 """What all pipelines share: parameters, checks, and the course of a run."""
 
 import dataclasses
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from darts.plan import Plan
     from darts.preparation import Preparation
     from darts_acquisition import EarthEngineSource
+
+logger = logging.getLogger("darts.pipelines")
 
 
 @dataclass(kw_only=True)
@@ -130,15 +133,12 @@ class _BasePipeline(SharedOptions, ABC):
         dirs = self.default_dirs.resolve()
         self._check()
         tiles = self._tiles()
-        shard = None if self.shard is None else parse_shard(self.shard)
-        if shard is not None:
-            tiles = [tile for tile in tiles if shard.holds(tile.tile_id)]
         if self.dry_run:
             from darts.pipelines.preparing import print_plans
 
             print_plans(self, tiles, dirs, optical=True, aux=True, results=True)
             return RunSummary(())
-        return run_tiles(self, tiles, shard, dirs)
+        return run_tiles(self, tiles, None if self.shard is None else parse_shard(self.shard), dirs)
 
     def prepare_data(self, optical: bool = False, aux: bool = False) -> "Preparation":
         """Download everything a later offline run needs, and return what became of it.
@@ -177,6 +177,7 @@ class _BasePipeline(SharedOptions, ABC):
     # ---- what a run is made of ---------------------------------------------------------------------------------------
 
     def _tiles(self) -> list[Tile]:
+        """Return the tiles of this share, in the order of their folders."""
         tiles: dict[Path, Tile] = {}
         for key, output in self._tileinfos():
             tiles.setdefault(output, Tile(self._get_tile_id(key), key, output))  # named twice, worked on once
@@ -186,8 +187,13 @@ class _BasePipeline(SharedOptions, ABC):
             names = [tile.tile_id for tile in tiles.values()]
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ConfigError(f"tiles need names of their own; these stand for several folders: {', '.join(twice[:5])}")
-        self._tiles_found = sorted(tiles.values(), key=lambda tile: str(tile.output))  # type: ignore[misc]
-        return self._tiles_found
+        found = sorted(tiles.values(), key=lambda tile: str(tile.output))
+        if self.shard is not None:
+            shard, total = parse_shard(self.shard), len(found)
+            found = [tile for tile in found if shard.holds(tile.tile_id)]
+            logger.info("shard %s: %s of %d tiles", shard, len(found) or "none", total)
+        self._tiles_found = found  # type: ignore[misc]  # an instance's own, over the class default
+        return found
 
     def plan(self) -> "Plan":
         """Return what turns tiles into files, with the models loaded onto the device."""
@@ -224,7 +230,7 @@ class _BasePipeline(SharedOptions, ABC):
             memory_budget=memory_budget(self.memory_budget),
         )
         source = Source(self._load_tile, self._arcticdem_resolution(), self._result_metadata)
-        plan = Plan(source, model_names(self._models(dirs)), options, device=resolve_device(self.device))
+        plan = Plan(source, model_names(self._models(dirs)), options, device=resolve_device(self.first_device))
         check_bands(plan.required_bands, self._optical_bands())
         self._use_bands(plan.required_bands)
         return plan

@@ -137,8 +137,8 @@ number of tiles."""
         inner, outer = self.tpi_inner_radius, self.tpi_outer_radius
         self._require(0 <= inner < outer, "tpi_inner_radius", f"in 0 … tpi_outer_radius ({outer})")
         self._check_thresholds()
-        for name in ("max_failures",):
-            self._require(getattr(self, name) is None or getattr(self, name) >= 0, name, "0 or more")
+        most = self.max_failures
+        self._require(most is None or (most >= 0 and most is not True), "max_failures", "a number, 0 or more")
         for name in ("ray_workers", "ray_cpus"):
             self._require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
         self._check_devices()
@@ -150,7 +150,7 @@ number of tiles."""
 
         validate_export_bands(self.export_bands)
         if self.executor != "ray":  # whose nodes have other devices than this one
-            resolve_device(self.device)
+            resolve_device(self.first_device)
         memory_budget(self.memory_budget)
 
     def _check_devices(self) -> None:
@@ -165,7 +165,11 @@ number of tiles."""
         for device in self.devices:
             self._require(device != "auto", "devices", "numbers of GPUs, or cpu")
             resolve_device(device)
-        self.device = self.devices[0]  # type: ignore[assignment]
+
+    @property
+    def first_device(self) -> str | int | None:
+        """What this process computes with, where it computes."""
+        return self.device if self.device is not None or not self.devices else self.devices[0]
 
     @property
     def lowest_quality(self) -> int:

@@ -17,8 +17,8 @@ class RunSummary:
     """Whether somebody asked the run to stop."""
 
     def count(self, status: str) -> int:
-        """Return how many tiles ended as `status` (success, failed, skipped)."""
-        return sum(outcome.status == status for outcome in self.outcomes)
+        """Return how many tiles ended as `status` (success, failed, skipped); those to be tried again are left."""
+        return sum(outcome.status == status and not outcome.again for outcome in self.outcomes)
 
     @property
     def exit_code(self) -> int:
