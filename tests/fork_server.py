@@ -62,6 +62,10 @@ class ForkServer:
         self._server.stdin.close()  # type: ignore[union-attr]
         self._server.wait()
 
+    def wait_until_ready(self) -> None:
+        """Wait until it has everything imported."""
+        self._ask(ready=True)
+
     def start(self, job: Job) -> int:
         """Start a process and return its id."""
         return int(self._ask(start=job.__dict__))
@@ -77,7 +81,9 @@ class ForkServer:
     def _ask(self, **question: Any) -> Any:
         self._server.stdin.write(json.dumps(question) + "\n")  # type: ignore[union-attr]
         self._server.stdin.flush()  # type: ignore[union-attr]
-        return json.loads(self._server.stdout.readline())  # type: ignore[union-attr]
+        answer = self._server.stdout.readline()  # type: ignore[union-attr]
+        assert answer, f"the server ended with exit code {self._server.wait()}"
+        return json.loads(answer)
 
 
 def serve() -> None:
@@ -91,7 +97,9 @@ def serve() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         answer: int | bool
-        if "start" in question:
+        if "ready" in question:
+            answer = True
+        elif "start" in question:
             answer = os.fork()
             if answer == 0:
                 _go_through(Job(**question["start"]))

@@ -7,34 +7,33 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import segmentation_models_pytorch as smp
-import torch
 
-from darts.ledger import Outcome, RunStart, made, read_ledgers
-from darts_segmentation import save_checkpoint
-from tests.conftest import OPTICAL, TINY, Sample, write_small_scene
-from tests.fork_server import ForkServer, Job
-
-TILES = ("t0", "t1", "t4")  # the last is the one of the second share of two
-FILES = 4
+from darts.ledger import LEDGER_NAME
+from tests.conftest import OPTICAL, Sample
+from tests.fault_bench import (
+    FILES,
+    TILES,
+    Bench,
+    Hashes,
+    Process,
+    hashes,
+    outcomes,
+    prepared_bench,
+    save_model,
+    sizes,
+    starts,
+)
 
 THREADS = ("--executor", "overlapped")
 IN_TURN = ("--executor", "sequential")
-TERRAIN = ("ndvi", "slope", "aspect", "relative_elevation", "hillshade", "curvature")
-TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
-
 PROCESSES = ("--devices", "cpu", "cpu")
-
-Hashes = dict[str, str]
 
 
 def moments(few: int, many: int = 100) -> pytest.MarkDecorator:
@@ -42,133 +41,10 @@ def moments(few: int, many: int = 100) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("number", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
-@dataclass
-class Process:
-    """A command at work in a process of its own."""
-
-    server: ForkServer
-    pid: int
-    log: Path
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text()
-
-    @property
-    def flat(self) -> str:
-        return " ".join(self.text.split())
-
-    @property
-    def ended(self) -> bool:
-        return self.server.has_ended(self.pid)
-
-    def wait(self) -> int:
-        return self.server.wait(self.pid)
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-
-@dataclass
-class Bench:
-    """Runs commands on the tiles, and knows how undisturbed ones end."""
-
-    server: ForkServer
-    sample: Sample
-    store: Path
-    folder: Path
-    expected: Hashes = field(default_factory=dict)
-    """Hashes of all files of all tiles, made one after the other."""
-    operations: int = 0
-    """How often Python does something to a file of the output folder during a run."""
-    _seconds: dict[str, float] = field(default_factory=dict)
-    """About how long runs last, by what tells them apart."""
-    _started: int = 0
-
-    @property
-    def optical_model(self) -> Path:
-        return self.folder / "models" / "optical.pt"
-
-    @property
-    def full_model(self) -> Path:
-        return self.folder / "models" / "full.pt"
-
-    @property
-    def made(self) -> Path:
-        """An output folder with all tiles."""
-        return self.folder / "undisturbed"
-
-    def line(self, output: Path, *options: object) -> list[str]:
-        words = [
-            "run", "sentinel2", "--scene-ids", *TILES, "--darts-dir", self.sample.folder, "--offline",
-            "--output-data-dir", output, "--export-bands", "probabilities", "polygonized", *options,
-        ]  # fmt: skip
-        for option, value in (("--raw-data-store", self.store), ("--model-files", self.optical_model)):
-            words += [] if option in options else [option, value]
-        return [str(word) for word in words]
-
-    def start(self, *lines: list[str], **how: Any) -> Process:
-        self._started += 1
-        log = self.folder / f"{self._started}.log"
-        return Process(self.server, self.server.start(Job(lines=list(lines), log=str(log), **how)), log)
-
-    def wait_for_a_moment(self, process: Process, draw: random.Random, kind: str) -> bool:
-        """Wait for a moment of a run, each as likely as the other; return whether it is still at work then."""
-        seconds = self._seconds.setdefault(kind, 2.0)
-        time.sleep(seconds * draw.random())
-        ended = process.ended
-        # Nobody knows how long a run lasts, which changes with what else the machine does: some shall end before.
-        self._seconds[kind] = seconds * (0.85 if ended else 1.05)
-        return not ended
-
-    def check_ends_well(self, output: Path, *options: object, like: Hashes | None = None) -> str:
-        """Check that a plain restart ends with the bytes of an undisturbed run, and that all is clean then."""
-        restart = self.start(self.line(output, *options), ["verify", str(output)])
-        assert restart.wait() == 0, restart.text
-        assert "0 findings" in restart.text
-        assert hashes(output) == (self.expected if like is None else like)
-        assert not list(output.glob(".t*.tmp")), restart.text
-        assert set(made(read_ledgers(output))) == set(TILES)
-        return restart.text
-
-
 @pytest.fixture(scope="module")
 def bench(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    store = tmp_path_factory.mktemp("store")
-    for n, name in enumerate(TILES):
-        write_small_scene(store, name, sample.landscape, slice(30 * n, 30 * n + 96), slice(20 * n, 20 * n + 80))
-    with ForkServer() as server:
-        bench = Bench(server, sample, store, tmp_path_factory.mktemp("bench"))
-        save_model(bench.optical_model, (*OPTICAL, "ndvi"), seed=1)
-        save_model(bench.full_model, (*OPTICAL, *TERRAIN, *TRENDS), seed=2)
-        undisturbed = bench.start(bench.line(bench.made, *IN_TURN), folder=str(bench.made))
-        assert undisturbed.wait() == 0, undisturbed.text
-        bench.operations = int(Path(f"{undisturbed.log}.operations").read_text())
-        bench.expected = hashes(bench.made)
-        assert len(bench.expected) == FILES * len(TILES)
+    with prepared_bench(tmp_path_factory.mktemp("bench"), sample) as bench:
         yield bench
-
-
-def save_model(path: Path, bands: Sequence[str], *, seed: int) -> None:
-    """Save a network that is as quick to load as to run."""
-    model = {**TINY, "encoder_name": "timm-mobilenetv3_small_minimal_100", "in_channels": len(bands)}
-    torch.manual_seed(seed)
-    network = smp.create_model(**model, encoder_weights=None)
-    path.parent.mkdir(exist_ok=True)
-    save_checkpoint(path, model=model, bands=list(bands), state_dict=network.state_dict(), patch_size=256)
-
-
-def hashes(output: Path) -> Hashes:
-    files = sorted(output.glob("t*/*"))
-    return {str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def outcomes(output: Path) -> list[Outcome]:
-    return [record for record in read_ledgers(output) if isinstance(record, Outcome)]
-
-
-def starts(output: Path) -> list[RunStart]:
-    return [record for record in read_ledgers(output) if isinstance(record, RunStart)]
 
 
 def draws(name: str, number: int) -> Iterator[tuple[int, random.Random]]:
@@ -177,10 +53,10 @@ def draws(name: str, number: int) -> Iterator[tuple[int, random.Random]]:
         yield n, random.Random(f"{name} {n}")
 
 
-@moments(4)
+@moments(3)
 def test_a_run_that_is_killed_is_taken_up_by_a_restart(bench: Bench, tmp_path: Path, number: int) -> None:
     killed = 0
-    for n, draw in draws("kill", 2 * number):
+    for n, draw in draws("kill", 5 * number):
         output, start = tmp_path / str(n), draw.choice(("empty", "complete", "damaged"))
         if start != "empty":
             shutil.copytree(bench.made, output)
@@ -197,6 +73,11 @@ def test_a_run_that_is_killed_is_taken_up_by_a_restart(bench: Bench, tmp_path: P
         if start == "empty":
             assert hashes(output).items() <= bench.expected.items()
             assert all(len(list(folder.iterdir())) == FILES for folder in output.glob("t*"))
+        for _ in range(draw.choice((0, 0, 1, 2))):
+            restart = bench.start(bench.line(output, *THREADS))
+            if bench.wait_for_a_moment(restart, draw, "restart"):
+                restart.signal(signal.SIGKILL)
+            restart.wait()
         bench.check_ends_well(output, *draw.choice(((), PROCESSES, IN_TURN)))
         if start == "empty":
             after = [outcome.tile_id for outcome in outcomes(output) if outcome.status == "success"]
@@ -210,7 +91,7 @@ def test_a_run_that_is_killed_is_taken_up_by_a_restart(bench: Bench, tmp_path: P
 @moments(2)
 def test_a_worker_that_is_killed_costs_only_its_tiles(bench: Bench, tmp_path: Path, number: int) -> None:
     killed = 0
-    for n, draw in draws("worker", 2 * number):
+    for n, draw in draws("worker", 5 * number):
         output = tmp_path / str(n)
         at = draw.randrange(1, bench.operations // 2) if n % 2 else 0
         spawned = n % 20 == 19
@@ -265,7 +146,7 @@ def test_on_a_full_disk_what_is_made_is_right_and_the_rest_fails(bench: Bench, t
 @moments(2)
 def test_an_output_folder_that_turns_read_only_fails_the_rest(bench: Bench, tmp_path: Path, number: int) -> None:
     turned = 0
-    for n, draw in draws("read-only", 2 * number):
+    for n, draw in draws("read-only", 5 * number):
         output = tmp_path / str(n)
         output.mkdir()
         how = draw.choice((THREADS, IN_TURN, PROCESSES))
@@ -336,18 +217,19 @@ class Models:
         new.replace(self.file)
 
 
-@pytest.fixture
-def models(bench: Bench, tmp_path: Path) -> Models:
-    file = tmp_path / "models" / bench.optical_model.name
+@pytest.fixture(scope="module")
+def models(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    file = folder / bench.optical_model.name
     save_model(file, (*OPTICAL, "ndvi"), seed=5)
-    run = bench.start(bench.line(tmp_path / "other", "--model-files", file))
+    run = bench.start(bench.line(folder / "other", "--model-files", file))
     assert run.wait() == 0, run.text
-    with_other = hashes(tmp_path / "other")
+    with_other = hashes(folder / "other")
     assert with_other.keys() == bench.expected.keys()
     return Models(file, bench.optical_model.read_bytes(), file.read_bytes(), with_other)
 
 
-@moments(2)
+@moments(1)
 def test_a_model_that_is_replaced_between_runs_is_refused(
     bench: Bench, models: Models, tmp_path: Path, number: int
 ) -> None:
@@ -378,7 +260,21 @@ def test_a_model_that_is_replaced_between_runs_is_refused(
         shutil.rmtree(output)
 
 
-@moments(2)
+def test_a_killed_overwrite_with_other_options_is_not_taken_for_what_was_there(bench: Bench, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(bench.made, output)
+    ledger = output / LEDGER_NAME  # read, and written at the start and after each tile
+    other = bench.line(output, *IN_TURN, "--overwrite", "--min-object-size", "33")
+    assert bench.start(other, folder=str(ledger), kill_at=3).wait() == -signal.SIGKILL
+    assert sizes(output) == sizes(bench.made)
+    assert hashes(output) != bench.expected, "it died after the first tile, and before it was written down"
+    refused = bench.start(bench.line(output))
+    assert refused.wait() == 2, refused.text
+    assert "made with other options or models (t0, t1, t4): mmu was 33, now 32" in refused.flat
+    bench.check_ends_well(output, "--overwrite")
+
+
+@moments(1)
 def test_a_model_that_is_replaced_during_a_run_changes_nothing_in_it(
     bench: Bench, models: Models, tmp_path: Path, number: int
 ) -> None:
@@ -407,7 +303,7 @@ def test_a_model_that_is_replaced_during_a_run_changes_nothing_in_it(
         shutil.rmtree(output)
 
 
-@moments(2)
+@moments(1)
 def test_the_same_shard_is_refused_and_different_ones_share_a_folder(bench: Bench, tmp_path: Path, number: int) -> None:
     for n, draw in draws("shards", number):
         output = tmp_path / str(n)
@@ -441,7 +337,7 @@ def test_interrupts_at_any_moment_end_a_run_without_a_traceback(
     bench: Bench, tmp_path: Path, number: int, interrupts: int
 ) -> None:
     interrupted = 0
-    for n, draw in draws(f"interrupt {interrupts}", 3 * number):
+    for n, draw in draws(f"interrupt {interrupts}", 5 * number):
         output = tmp_path / str(n)
         how = draw.choice((THREADS, IN_TURN, PROCESSES))
         run = bench.start(bench.line(output, *how), real_end=True)

@@ -47,11 +47,11 @@ def write_parquet(path: Path, frame: gpd.GeoDataFrame, tags: Mapping[str, Any] |
 
 def write_geopackage(path: Path, frame: gpd.GeoDataFrame, style: str | None = None) -> None:
     """Write a GeoPackage of multipolygons whose layer has the file's name, and a style with which QGIS opens it."""
-    # pyogrio takes what stands before a "!" in a path for an archive.
-    memory = io.BytesIO() if "!" in str(path) else None
+    # On a disk that is full for a moment GDAL leaves out rows, such as that of the CRS, and says nothing.
+    memory = io.BytesIO()
     pyogrio.write_dataframe(
         frame,
-        path if memory is None else memory,
+        memory,
         driver="GPKG",
         layer=path.stem,
         geometry_type="MultiPolygon",
@@ -60,8 +60,7 @@ def write_geopackage(path: Path, frame: gpd.GeoDataFrame, style: str | None = No
         GEOMETRY_NAME=GEOMETRY_COLUMN,
         VERSION="1.2",  # QGIS of Debian 12 warns of later ones
     )
-    if memory is not None:
-        path.write_bytes(memory.getbuffer())
+    path.write_bytes(memory.getbuffer())
     with closing(sqlite3.connect(path)) as database, database:
         if style is not None:
             _add_style(database, path.stem, style)
