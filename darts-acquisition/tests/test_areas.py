@@ -276,7 +276,7 @@ def test_any_polar_polygon_keeps_its_area_and_what_lies_in_it(polygon, seed):
     dense = polygon.segmentize(200)
     to_equal_area = Transformer.from_crs(POLAR, EQUAL_AREA, always_xy=True)
     true_area = shapely.transform(dense, lambda xy: np.column_stack(to_equal_area.transform(*xy.T))).area
-    strip = 0.2 * polygon.length  # edges keep to 0.1 m on the way there, and again on the way back
+    strip = 0.3 * polygon.length  # edges keep to 0.1 m on the way there, on the way back, and in what they are held to
     assert _equal_area(areas) == pytest.approx(true_area, abs=strip, rel=0)
 
     rng = np.random.default_rng(seed)
