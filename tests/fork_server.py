@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 IMPORTS = (
@@ -178,7 +179,7 @@ def _is_first(job: Job) -> bool:
 
 
 class _ForkContext:
-    """Forks where `multiprocessing` would spawn; children share no files with their parent here either."""
+    """Forks where `multiprocessing` would spawn; children have no files and connections of their parent here either."""
 
     def __init__(self) -> None:
         context = multiprocessing.context.ForkContext()
@@ -186,13 +187,15 @@ class _ForkContext:
         self._process = context.Process
 
     def Process(self, *, target: Callable[..., None], args: tuple[Any, ...], **more: Any) -> Any:  # noqa: N802
-        return self._process(target=_without_files, args=(target, args), **more)
+        return self._process(target=_on_its_own, args=(target, args), **more)
 
 
-def _without_files(target: Callable[..., None], args: tuple[Any, ...]) -> None:
-    for descriptor in range(3, 256):
+def _on_its_own(target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    own = {argument.fileno() for argument in args if isinstance(argument, Connection)}
+    for descriptor in set(range(3, 256)) - own:
         with contextlib.suppress(OSError):
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISREG(mode) or stat.S_ISSOCK(mode):
                 os.close(descriptor)
     target(*args)
 
