@@ -2,7 +2,6 @@
 
 import json as json_format
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
+from darts.plain_text import one_line
 from darts_utils.errors import CheckpointError, ConfigError, DartsError
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -121,7 +121,7 @@ def model_card(file: Path) -> dict[str, Any]:
 
 
 def _lines(card: Mapping[str, Any]) -> Iterator[str]:
-    yield _one_line(card["name"])
+    yield one_line(card["name"])
     facts = {
         "file": card["file"],
         "checksum": f"{card['checksum']} (SHA-256)",
@@ -133,11 +133,11 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         "patch size": f"{card['patch_size']} px",
         "terrain": card["terrain_convention"],
     }
-    width = max(map(len, [*facts, *(_one_line(name) for name in card["card"])]))
+    width = max(map(len, [*facts, *(one_line(name) for name in card["card"])]))
     for name, value in facts.items():
-        yield f"  {name:<{width}}  {_one_line(value)}"
+        yield f"  {name:<{width}}  {one_line(value)}"
     for change in card["changes"]:
-        yield f"  {'otherwise':<{width}}  {_one_line(change)}"
+        yield f"  {'otherwise':<{width}}  {one_line(change)}"
     for place, band in enumerate(card["bands"]):
         lo, hi = band["range"]
         yield (
@@ -147,17 +147,7 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     if not card["card"]:
         yield f"  {'card':<{width}}  empty: nothing on training data, scores or licence"
     for name, value in card["card"].items():
-        yield f"  {_one_line(name):<{width}}  {_one_line(value)}"
-
-
-def _one_line(value: Any) -> str:
-    """Return a value as text that neither breaks the line nor steers the terminal, whatever the file says."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_one_line(name)} {_one_line(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_one_line, value))}]"
-    text = re.sub(r"\s+", " ", str(value)).strip()
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+        yield f"  {one_line(name):<{width}}  {one_line(value)}"
 
 
 def _without_nan(value: Any) -> Any:
