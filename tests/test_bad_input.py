@@ -98,7 +98,7 @@ def test_two_models_of_one_name(fails: Callable, tmp_path: Path, sample: Sample)
         (("--shard", "17/16"), ("shard must be like 3/16", "17/16")),
         (("--devices", "cpu", "gpu"), ("'gpu' is unknown",)),
         (("--devices", "cpu", "cpu", "--device", "cpu"), ("device must be left out",)),
-        (("--max-failures", "-1"), ("max_failures must be 0 or more",)),
+        (("--max-failures", "-1"), ("max_failures must be a number, 0 or more",)),
         (("--bathc-size", 3), ("--bathc-size", "--batch-size")),
         (("--no-raw-data-store",), ("no_raw_data_store", "offline")),
         (("--stac.endpoint", "stac.example.org"), ("endpoint", "http")),

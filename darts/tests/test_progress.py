@@ -525,7 +525,7 @@ def test_processes_below_count_also_when_they_have_ended() -> None:
         alone, own_memory = process_tree_use(child.pid)
         child.communicate(b"\n")
     after, _ = process_tree_use()
-    assert 0.25 < alone <= during - before
+    assert 0.25 < alone <= during - before + 0.05  # the system counts in hundredths of a second
     assert after >= during - 0.05
     assert own_memory is not None
     assert memory is not None
