@@ -9,6 +9,7 @@ from typing import Any
 from darts.attempts import Attempt, Emit
 from darts.events import Dropped, Event, Fill, Job, Step
 from darts.gate import MemoryGate
+from darts.memory import give_back_memory
 from darts.plan import Plan
 
 LOADERS = 2
@@ -106,6 +107,7 @@ class Lane:
             next_stage.put(attempt)
         else:
             self._gate.leave(attempt)
+            give_back_memory()
             self._emit(over)
         self._move(place, -1)
 

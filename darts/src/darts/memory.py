@@ -1,6 +1,8 @@
 """How much memory there is, and how much a run may take."""
 
+import ctypes
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from darts_utils.errors import ConfigError
@@ -42,6 +44,12 @@ def free_memory() -> int | None:
     """Return how many bytes can be had, None if unknown: what the machine has, or what the job's group has left."""
     known = [size for size in (_of_machine(), _of_group()) if size is not None]
     return min(known) if known else None
+
+
+def give_back_memory() -> None:
+    """Let the system have what was freed: the allocator keeps it otherwise, in pieces, for each thread by itself."""
+    with suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _of_machine() -> int | None:
