@@ -331,7 +331,8 @@ def test_the_same_shard_is_refused_and_different_ones_share_a_folder(bench: Benc
         shutil.rmtree(output)
 
 
-@moments(1, 10)
+@pytest.mark.slow  # the short run has moments of interrupts in test_many_tiles
+@pytest.mark.parametrize("number", [10])
 @pytest.mark.parametrize("interrupts", [1, 2])
 def test_interrupts_at_any_moment_end_a_run_without_a_traceback(
     bench: Bench, tmp_path: Path, number: int, interrupts: int
