@@ -12,6 +12,7 @@ The exit status is 1 where a goal is missed at full size.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -108,7 +109,7 @@ def plan_of(folder: Path, size: int) -> Plan:
     pipeline._check()
     plan = pipeline.plan()
     load = plan.source.load
-    object.__setattr__(plan.source, "load", lambda key: load(landscape.scene_id))
+    plan.source = dataclasses.replace(plan.source, load=lambda key: load(landscape.scene_id))
     return plan
 
 

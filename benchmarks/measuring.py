@@ -1,6 +1,5 @@
 """Seconds and peak memory of a piece of work, and what figures depend on."""
 
-import ctypes
 import gc
 import json
 import os
@@ -15,6 +14,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from darts.memory import give_back_memory
 
 GIB = 2**30
 
@@ -42,8 +43,7 @@ def in_own_process(file: str, part: str, arguments: Sequence[str]) -> Any:
 def peak_memory() -> Iterator[dict[str, int]]:
     """Give resident memory before and, after the block, at its peak, in bytes."""
     gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed earlier serves, and does not count
+    give_back_memory()  # else memory that was freed earlier serves, and does not count
     memory = {"before": resident("VmRSS"), "peak": 0}
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now

@@ -96,6 +96,19 @@ class SmallPlan:
             raise StoreError(f"{stage} of {tile.tile_id}")
 
 
+class HeldPlan(SmallPlan):
+    """Computes when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
+        self.reached.set()
+        self.go_on.wait(10)
+        return super().compute(tile, inputs, clock, batch_size)
+
+
 def run_all(plan: SmallPlan, count: int, memory: int | None = None) -> list[Event]:
     events: SimpleQueue[Event] = SimpleQueue()
     lane = Lane(plan, events.put, name="cpu", memory=memory)  # type: ignore[arg-type]
@@ -178,41 +191,27 @@ def test_steps_are_told_with_the_worker(tmp_path: Path) -> None:
 
 
 def test_a_stop_drops_what_is_not_computed_and_finishes_the_rest(tmp_path: Path) -> None:
-    reached, go_on = threading.Event(), threading.Event()
-
-    class Held(SmallPlan):
-        def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
-            reached.set()
-            go_on.wait(10)
-            return super().compute(tile, inputs, clock, batch_size)
-
+    plan = HeldPlan(tmp_path)
     events: SimpleQueue[Event] = SimpleQueue()
-    lane = Lane(Held(tmp_path), events.put, name="cpu", memory=None)  # type: ignore[arg-type]
+    lane = Lane(plan, events.put, name="cpu", memory=None)  # type: ignore[arg-type]
     for n in range(6):
         lane.submit(Job(tile=Tile(f"t{n}", n, tmp_path / f"t{n}")))
-    assert reached.wait(10)
+    assert plan.reached.wait(10)
     lane.stop()
-    go_on.set()
+    plan.go_on.set()
     lane.close()
     found = Counter(ends([events.get() for _ in range(events.qsize())]).values())
     assert found == {"success": 1, "dropped": 5}
 
 
 def test_an_abandoned_lane_ends_its_threads_and_writes_nothing_further(tmp_path: Path) -> None:
-    reached, go_on = threading.Event(), threading.Event()
-
-    class Held(SmallPlan):
-        def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
-            reached.set()
-            go_on.wait(10)
-            return super().compute(tile, inputs, clock, batch_size)
-
-    lane = Lane(Held(tmp_path), lambda event: None, name="cpu", memory=None)  # type: ignore[arg-type]
+    plan = HeldPlan(tmp_path)
+    lane = Lane(plan, lambda event: None, name="cpu", memory=None)  # type: ignore[arg-type]
     for n in range(6):
         lane.submit(Job(tile=Tile(f"t{n}", n, tmp_path / f"t{n}")))
-    assert reached.wait(10)
+    assert plan.reached.wait(10)
     lane.abandon()
-    go_on.set()
+    plan.go_on.set()
     for threads in lane._threads.values():
         for thread in threads:
             thread.join(10)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from darts_utils.errors import StoreError
+from darts_utils.store import is_named
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def locked(target: Path) -> Iterator[None]:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                held = _is_the_file(descriptor, path)
+                held = is_named(descriptor, path)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -53,10 +54,3 @@ def _release(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
-
-
-def _is_the_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -55,6 +55,14 @@ def remove_leftovers(target: Path) -> None:
         _remove(leftover)
 
 
+def is_named(descriptor: int, path: Path) -> bool:
+    """Return whether an open file still has a name, which its holder before may have removed or given to another."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
 

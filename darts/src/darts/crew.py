@@ -2,6 +2,7 @@
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -105,3 +106,33 @@ class Crew(Generic[AnyMember]):
                 f"worker {ready.worker} loaded other models or options than the first one: "
                 f"{differences(self.facts.settings, ready.settings)}. Leave model files alone while a run is at work"
             )
+
+
+class CrewWorkers(ABC, Generic[AnyMember]):
+    """What all workers in other processes have in common."""
+
+    _crew: Crew[AnyMember]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the workers."""
+        return self._crew.names
+
+    @property
+    def facts(self) -> Ready:
+        """What the workers compute with."""
+        assert self._crew.facts is not None
+        return self._crew.facts
+
+    def room(self) -> int:
+        """Return how many further jobs the workers take now."""
+        return self._crew.room()
+
+    @abstractmethod
+    def next_event(self, timeout_s: float) -> Event | None:
+        """Return what happened next; see `Workers`."""
+
+    def _wait_for_the_first(self) -> None:
+        while self._crew.facts is None:
+            if isinstance(lost := self.next_event(1.0), Lost):
+                logger.warning("%s is lost: %s", lost.worker, lost.reason)

@@ -5,10 +5,9 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from darts.events import Dropped, Fill, Finished, Job, Lost, Step
-from darts.ledger import Outcome
+from darts.ledger import Outcome, now
 from darts.progress import Reporter
 from darts.stopping import Stop
 from darts.tiles import Tile
@@ -113,9 +112,7 @@ class Executor:
             most = self.policy.max_failures
             if most is not None and self._failures > most:
                 self.given_up = f"given up after {self._failures} failed tile{'s' * (self._failures != 1)}"
-        outcome = dataclasses.replace(
-            outcome, again=again is not None, finished=datetime.now(UTC).isoformat(timespec="milliseconds")
-        )
+        outcome = dataclasses.replace(outcome, again=again is not None, finished=now())
         self.reporter.finished(outcome)
         return outcome, finished
 

@@ -64,9 +64,8 @@ class Lane:
 
     def close(self) -> None:
         """Wait until all tiles that were submitted are through."""
-        for stage, queue in (("load", self._jobs), ("compute", self._loaded), ("export", self._computed)):
-            for _ in self._threads[stage]:
-                queue.put(None)
+        for stage in self._threads:  # each before the next one, which gets tiles from it
+            self._end(stage)
             for thread in self._threads[stage]:
                 thread.join()
 
@@ -77,9 +76,14 @@ class Lane:
         """
         self._abandoned.set()
         self.stop()
-        for stage, queue in (("load", self._jobs), ("compute", self._loaded), ("export", self._computed)):
-            for _ in self._threads[stage]:
-                queue.put(None)
+        for stage in self._threads:
+            self._end(stage)
+
+    def _end(self, stage: str) -> None:
+        """Let the threads of a stage end after what waits there already."""
+        queues: dict[str, SimpleQueue[Any]] = {"load": self._jobs, "compute": self._loaded, "export": self._computed}
+        for _ in self._threads[stage]:
+            queues[stage].put(None)
 
     def _load_all(self) -> None:
         while (job := self._jobs.get()) is not None:

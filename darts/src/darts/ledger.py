@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from sys import intern
 from typing import Any, ClassVar, Literal
@@ -196,6 +197,11 @@ def last_outcomes(records: Iterable[Record]) -> dict[str, Outcome]:
 def made(records: Iterable[Record]) -> dict[str, Outcome]:
     """Return for each tile the last outcome that tells of its files."""
     return {r.tile_id: r for r in records if isinstance(r, Outcome) and r.files}
+
+
+def now() -> str:
+    """Return the time as records have it, ISO 8601 UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _records(path: Path) -> Iterator[Record]:

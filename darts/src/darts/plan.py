@@ -14,6 +14,7 @@ import xarray as xr
 
 from darts import __version__
 from darts.auxiliary import AuxiliaryOptions
+from darts.events import Ready
 from darts.needs import TCVIS_BUFFER_PX, dem_buffer_px, needed_features
 from darts.strips import WORKING_BYTES_PX, FeatureRows, bytes_as_a_whole
 from darts.tiles import Inputs, Source, Tile
@@ -105,6 +106,10 @@ class Plan:
         shaping = {key: value for key, value in self._metadata_options().items() if key not in told_otherwise}
         shaping["models"] = self.ensemble.checksums
         return dict(json.loads(json.dumps(shaping, default=str)))
+
+    def ready(self, worker: str) -> Ready:
+        """Return what a worker that has loaded this plan computes with."""
+        return Ready(worker=worker, settings=self.settings, fingerprint=self.fingerprint)
 
     def missing(self, tile: Tile) -> str:
         """Return "all", "some" or "none": which of a tile's files are still to be made."""

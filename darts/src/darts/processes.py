@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from darts.crew import Crew, Member
-from darts.events import Event, Job, Lost, Ready
+from darts.crew import Crew, CrewWorkers, Member
+from darts.events import Event, Job, Lost
 from darts.serving import CLOSE, STOP, Gone, for_worker, serve, tell_logs
 from darts_utils.errors import ConfigError, DartsError
 from darts_utils.threads import available_cores
@@ -33,7 +33,7 @@ BEGUN = "begun"
 """What a worker tells first: Python has imported in its process what it needs to receive the pipeline."""
 
 
-class Processes:
+class Processes(CrewWorkers["_Child"]):
     """Workers that are processes; one that dies is started again."""
 
     def __init__(
@@ -59,21 +59,6 @@ class Processes:
         except BaseException:
             self.close(now=True)
             raise
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the workers."""
-        return self._crew.names
-
-    @property
-    def facts(self) -> Ready:
-        """What the workers compute with."""
-        assert self._crew.facts is not None
-        return self._crew.facts
-
-    def room(self) -> int:
-        """Return how many further jobs the workers take now."""
-        return self._crew.room()
 
     def submit(self, job: Job) -> None:
         """Give a job to the worker that has least to do."""
@@ -120,11 +105,6 @@ class Processes:
                 child.process.kill()
                 child.process.join()
             child.connection = None
-
-    def _wait_for_the_first(self) -> None:
-        while self._crew.facts is None:
-            if isinstance(lost := self.next_event(1.0), Lost):
-                logger.warning("%s is lost: %s", lost.worker, lost.reason)
 
     def _lost(self, child: "_Child", reason: str | None = None) -> Lost:
         assert child.process is not None

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from darts import __version__
-from darts.crew import Crew, Member
-from darts.events import Event, Job, Lost, Ready
+from darts.crew import Crew, CrewWorkers, Member
+from darts.events import Event, Job, Lost
 from darts.ray_actor import Briefing, Placed, TileWorker
 from darts.ray_cluster import describe, join_cluster, require_ray, share_of
 from darts.serving import STOP, Gone, for_worker
@@ -28,7 +28,7 @@ SILENCE_S = 15.0
 """How long workers may lack room before that is told."""
 
 
-class RayWorkers:
+class RayWorkers(CrewWorkers["_Member"]):
     """Workers that are actors of Ray's; one that dies is started again, wherever there is room."""
 
     def __init__(self, pipeline: "_BasePipeline", n_tiles: int) -> None:
@@ -54,21 +54,6 @@ class RayWorkers:
         except BaseException:
             self.close(now=True)
             raise
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the workers."""
-        return self._crew.names
-
-    @property
-    def facts(self) -> Ready:
-        """What the workers compute with."""
-        assert self._crew.facts is not None
-        return self._crew.facts
-
-    def room(self) -> int:
-        """Return how many further jobs the workers take now."""
-        return self._crew.room()
 
     def submit(self, job: Job) -> None:
         """Give a job to the worker that has least to do."""
@@ -104,11 +89,6 @@ class RayWorkers:
         for member in self._crew.members:
             self._end(member)
         self._cluster.leave()
-
-    def _wait_for_the_first(self) -> None:
-        while self._crew.facts is None:
-            if isinstance(lost := self.next_event(1.0), Lost):
-                logger.warning("%s is lost: %s", lost.worker, lost.reason)
 
     def _listen(self, timeout_s: float) -> None:
         """Collect what workers tell, each of them in its order."""

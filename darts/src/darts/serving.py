@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from darts.events import Job, Ready
+from darts.events import Job
 from darts.transfers import SILENT
 from darts_utils.errors import DartsError
 
@@ -59,7 +59,7 @@ def serve(pipeline: "_BasePipeline", name: str, receive: Callable[[], Job | str]
         logger.debug("no plan", exc_info=True)
         tell(Gone(f"it could not start: {type(error).__name__}: {error}"))
         return
-    tell(Ready(worker=name, settings=plan.settings, fingerprint=plan.fingerprint))
+    tell(plan.ready(name))
     lane = Lane(plan, tell, name=name, memory=memory_budget(pipeline.memory_budget))
     while (message := receive()) != CLOSE:
         if isinstance(message, Job):

@@ -67,7 +67,7 @@ class InTurn:
 
     def __init__(self, plan: Plan) -> None:
         self.names = (plan.device,)
-        self.facts = _facts(plan)
+        self.facts = plan.ready(plan.device)
         self.on_step: Callable[[Step], None] = lambda step: None
         """Hears of steps as they begin; events come too late for that."""
         self._plan = plan
@@ -112,7 +112,7 @@ class Threads:
 
     def __init__(self, plan: Plan) -> None:
         self.names = (plan.device,)
-        self.facts = _facts(plan)
+        self.facts = plan.ready(plan.device)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._lane = Lane(plan, self._events.put, name=plan.device, memory=plan.options.memory_budget)
         self._jobs = 0
@@ -160,7 +160,3 @@ def _start(pipeline: "_BasePipeline", n_tiles: int) -> Workers:
     plan = pipeline.plan()
     one_by_one = pipeline.executor == "sequential" or (pipeline.executor == "auto" and n_tiles <= 1)
     return InTurn(plan) if one_by_one else Threads(plan)
-
-
-def _facts(plan: Plan) -> Ready:
-    return Ready(worker=plan.device, settings=plan.settings, fingerprint=plan.fingerprint)

@@ -13,7 +13,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
 from darts_export.dataset.columns import TABLES
 from darts_utils.errors import ConfigError, DartsError, StoreError
-from darts_utils.store import remove_leftovers, replacing
+from darts_utils.store import is_named, remove_leftovers, replacing
 
 OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "gpkg")) | {
     "summary.parquet", "summary.csv", "map.png", "collection.json",
@@ -85,7 +85,7 @@ def _held(target: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = _is_the_file(descriptor, path)
+            alone = is_named(descriptor, path)
         except BlockingIOError:
             alone = False
         except OSError:  # a file system without locks
@@ -99,11 +99,3 @@ def _held(target: Path) -> Iterator[None]:
                 path.unlink()
     finally:
         os.close(descriptor)
-
-
-def _is_the_file(descriptor: int, path: Path) -> bool:
-    """Return whether a file that is held still has its name: its former holder removes it at the end."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

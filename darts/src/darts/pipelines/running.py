@@ -8,14 +8,13 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darts.console import print_summary
 from darts.executors import Executor, Policy
-from darts.ledger import Ledger, Outcome, Record, RunEnd, RunStart, last_outcomes, made, read_ledgers
+from darts.ledger import Ledger, Outcome, Record, RunEnd, RunStart, last_outcomes, made, now, read_ledgers
 from darts.logs import log_to_file
 from darts.pipelines.summary import RunSummary
 from darts.progress import reporting
@@ -139,7 +138,7 @@ class _Run:
     def _start(self) -> RunStart:
         return RunStart(
             run=self._records.stem,
-            started=_now(),
+            started=now(),
             command=self._pipeline.command,
             tiles=tuple(tile.tile_id for tile in self._tiles),
             shard=str(self._shard or ""),
@@ -158,7 +157,7 @@ class _Run:
 
     def _close(self, options: Mapping[str, Any]) -> None:
         self._records.write_results(self._outcomes.values(), self._timings)
-        self._ledger.append(RunEnd(run=self._records.stem, finished=_now(), reason=self.reason))
+        self._ledger.append(RunEnd(run=self._records.stem, finished=now(), reason=self.reason))
         self._write_overviews(options)
 
     def _write_overviews(self, options: Mapping[str, Any]) -> None:
@@ -190,7 +189,3 @@ def _without_failed(tiles: list[Tile], before: list[Record]) -> list[Tile]:
     if len(kept) < len(tiles):
         logger.info("%d tiles that failed before are left out", len(tiles) - len(kept))
     return kept
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
