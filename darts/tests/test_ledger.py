@@ -180,10 +180,12 @@ def test_a_clock_that_was_set_back_does_not_turn_records_of_one_ledger_round(tmp
     assert last_outcomes(read_ledgers(tmp_path))["a"].status == "success"
 
 
-def test_last_outcomes_leave_skips_out_and_made_wants_files() -> None:
+def test_last_outcomes_leave_out_skips_that_say_nothing_new_and_made_wants_files() -> None:
     first, second = outcome("a", files={"x": (1, "f")}), outcome("a", "failed")
+    found = outcome("c", "skipped", files={"x": (1, "f")})  # complete, whatever was told of it before
     records: list[Record] = [START, first, second, outcome("a", "skipped"), outcome("b", "skipped"), END]
     assert last_outcomes(records) == {"a": second}
+    assert last_outcomes([outcome("c", "failed"), found]) == {"c": found}
     assert made(records) == {"a": first}
     assert first.bytes_written == 1
 

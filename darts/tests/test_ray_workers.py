@@ -163,9 +163,9 @@ def test_a_killed_worker_costs_an_attempt_and_no_tile(disturbed: Disturbed) -> N
     assert len({outcome.worker for outcome in lost}) == 1
     assert all(outcome.again and "its process died" in outcome.error for outcome in lost)
     last = last_outcomes(records)
-    assert {name: last[name].status for name in disturbed.names} == {
-        name: "failed" if name == "bad" else "success" for name in disturbed.names
-    }
+    # Another tile may have been complete when its worker died, and is found so.
+    assert {name for name in disturbed.names if last[name].status == "failed"} == {"bad"}
+    assert last["killer"].status == "success"
     assert last["killer"].attempt == 2
     assert {outcome.worker for outcome in last.values()} <= {"ray-1", "ray-2"}
     assert disturbed.summary.exit_code == 1  # of the bad tile

@@ -39,6 +39,8 @@ class Crew(Generic[AnyMember]):
     def __init__(self, members: Sequence[AnyMember], n_tiles: int) -> None:
         self.members = tuple(members)
         self.facts: Ready | None = None
+        self.stopping = False
+        """Whether no further jobs will come, so that a worker that dies is not missed."""
         self._left = n_tiles
 
     @property
@@ -89,7 +91,7 @@ class Crew(Generic[AnyMember]):
         member.deaths += 1
         if member.deaths >= MOST_DEATHS:
             logger.error("%s died %d times without a tile done; it is left out", member.name, member.deaths)
-        return lost, member.deaths < MOST_DEATHS
+        return lost, member.deaths < MOST_DEATHS and not self.stopping
 
     def _window(self) -> int:
         """Return how many jobs a worker has at most: fewer towards the end, so that all end at about the same time."""

@@ -190,8 +190,11 @@ def record_time(record: Record) -> str:
 
 
 def last_outcomes(records: Iterable[Record]) -> dict[str, Outcome]:
-    """Return the last outcome of each tile, skips left out: they say nothing new."""
-    return {r.tile_id: r for r in records if isinstance(r, Outcome) and r.status != "skipped"}
+    """Return the last outcome of each tile that says something new.
+
+    A skip does where it tells of files: a writer was killed after they were complete, before it could say so.
+    """
+    return {r.tile_id: r for r in records if isinstance(r, Outcome) and (r.status != "skipped" or r.files)}
 
 
 def made(records: Iterable[Record]) -> dict[str, Outcome]:

@@ -91,6 +91,7 @@ class Processes(CrewWorkers["_Child"]):
 
     def stop(self) -> None:
         """Let go of jobs that are not computed yet."""
+        self._crew.stopping = True
         for child in self._crew.members:
             child.send(STOP)
 

@@ -36,7 +36,7 @@ class RayWorkers(CrewWorkers["_Member"]):
         self._actor_class: Any = None
         self._crew: Crew[_Member] = Crew((), n_tiles)
         self._messages: deque[tuple[_Member, Any]] = deque()
-        self._stopping = self._told_of_lack = False
+        self._told_of_lack = False
         self._cluster = join_cluster(pipeline.ray_address, gpus=pipeline.device != "cpu")
         try:
             self._share = share_of(pipeline, self._nodes())
@@ -79,7 +79,7 @@ class RayWorkers(CrewWorkers["_Member"]):
 
     def stop(self) -> None:
         """Let go of jobs that are not computed yet."""
-        self._stopping = True
+        self._crew.stopping = True
         for member in self._crew.members:
             if member.ready:
                 member.actor.send.remote(STOP)
@@ -127,7 +127,7 @@ class RayWorkers(CrewWorkers["_Member"]):
     def _lost(self, member: "_Member", reason: str) -> Lost:
         self._end(member)
         lost, again = self._crew.lose(member, reason)
-        if again and not self._stopping:
+        if again:
             self._start(member)
         return lost
 

@@ -124,9 +124,9 @@ def as_time(text: str) -> datetime | None:
 
 
 def _state(own: Outcome | None, last: Outcome | None) -> TileState:
-    """Return the state of a tile by its last outcome in the run, and its last one that is no skip."""
+    """Return the state of a tile by its last outcome in the run, and its last one that says something new."""
     if own is None:  # complete tiles are skipped without a word
-        return "before" if last is not None and last.status == "success" else "left"
+        return "before" if last is not None and last.status != "failed" else "left"
     if own.status == "failed":
         return "left" if own.again else "failed"
     return "done" if own.status == "success" else "before"

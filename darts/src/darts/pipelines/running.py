@@ -7,7 +7,7 @@ import platform
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,9 @@ def run_tiles(pipeline: "_BasePipeline", tiles: list[Tile], shard: Shard | None,
     started = time.perf_counter()
     output = pipeline._output(dirs)
     check_free(output, shard)  # before models are loaded
-    with start_workers(pipeline, len(tiles)) as workers, hold_output(_made_folder(output), shard):
+    # The folder is held from when models are loaded until workers have let go of it.
+    with ExitStack() as held, start_workers(pipeline, len(tiles)) as workers:
+        held.enter_context(hold_output(_made_folder(output), shard))
         before = read_ledgers(output)
         if pipeline.skip_failed:
             tiles = _without_failed(tiles, before)
@@ -123,10 +125,11 @@ class _Run:
                 if time.monotonic() - written > RECORDS_EVERY_S:
                     self._records.write_results(self._outcomes.values(), self._timings)
                     written = time.monotonic()
-        self.reason = executor.given_up or ("interrupted" if stop.asked else "finished")
+        interrupted = stop.asked and bool(executor.left)
+        self.reason = executor.given_up or ("interrupted" if interrupted else "finished")
         if executor.given_up:
             logger.error("%s; %d tiles are left", executor.given_up, len(executor.left))
-        return RunSummary(tuple(self._outcomes.values()), tuple(executor.left), stop.asked)
+        return RunSummary(tuple(self._outcomes.values()), tuple(executor.left), interrupted)
 
     def _conclude(self, outcome: Outcome) -> None:
         """Write an outcome down; a skip only where it tells of files that nobody wrote down."""

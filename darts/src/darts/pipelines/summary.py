@@ -14,7 +14,7 @@ class RunSummary:
     left: tuple[str, ...] = ()
     """Tiles that were not worked on because the run stopped."""
     interrupted: bool = False
-    """Whether somebody asked the run to stop."""
+    """Whether somebody stopped the run before it was through."""
 
     def count(self, status: str) -> int:
         """Return how many tiles ended as `status` (success, failed, skipped); those to be tried again are left."""
