@@ -9,22 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import xarray as xr
 
 from darts import __version__
 from darts.auxiliary import AuxiliaryOptions
 from darts.events import Ready
-from darts.needs import TCVIS_BUFFER_PX, dem_buffer_px, needed_features
+from darts.inputs import load_inputs
+from darts.needs import needed_features
 from darts.strips import WORKING_BYTES_PX, FeatureRows, bytes_as_a_whole
 from darts.tiles import Inputs, Source, Tile
 from darts.timings import TileClock
-from darts_acquisition import load_arcticdem, load_tcvis
 from darts_ensemble import EnsembleV1
 from darts_export import expected_files, export_tile, missing_outputs
 from darts_postprocessing import prepare_export
 from darts_preprocessing import preprocess_v2
-from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
 from darts_utils.arrays import to_host
 
 logger = logging.getLogger("darts.plan")
@@ -125,31 +123,10 @@ class Plan:
     def load(self, tile: Tile, clock: TileClock) -> Inputs:
         """Read what a tile is made from: from disk, or over the network where the source may."""
         o = self.options
-        optical = clock.run("Loading Optical", self.source.load, tile.key)
-        dem = tcvis = None
-        if any(name in DEM_FEATURES for name in self.features):
-            dem = clock.run(
-                "Loading ArcticDEM",
-                load_arcticdem,
-                optical.odc.geobox,
-                o.auxiliary.arcticdem_path,
-                self.source.arcticdem_resolution,
-                buffer=dem_buffer_px(_pixel(optical), o.tpi_outer_radius, self.source.arcticdem_resolution),
-                offline=o.offline,
-                source=o.auxiliary.arcticdem_source,
-            )
-        if any(name in TREND_FEATURES for name in self.features):
-            tcvis = clock.run(
-                "Loading TCVis",
-                load_tcvis,
-                optical.odc.geobox,
-                o.auxiliary.tcvis_path,
-                year=_year(optical),
-                buffer=TCVIS_BUFFER_PX,
-                offline=o.offline,
-                source=o.auxiliary.tcvis_source,
-            )
-        return Inputs(optical, dem, tcvis)
+        return load_inputs(
+            self.source, tile.key, self.features, o.auxiliary,
+            tpi_outer_radius=o.tpi_outer_radius, offline=o.offline, clock=clock,
+        )  # fmt: skip
 
     def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
         """Return the tile with features and probabilities, in host memory; what was loaded is let go of.
@@ -282,13 +259,3 @@ class Plan:
             "qualitymask": o.quality_level,
             "version": __version__,
         }
-
-
-def _pixel(optical: xr.Dataset) -> float:
-    resolution = optical.odc.geobox.resolution
-    return max(abs(resolution.x), abs(resolution.y))
-
-
-def _year(optical: xr.Dataset) -> int | None:
-    time = optical.attrs.get("acquisition_time")
-    return None if time is None else pd.Timestamp(time).year
