@@ -37,7 +37,7 @@ class Process:
 
     @property
     def text(self) -> str:
-        return self.log.read_text()
+        return self.log.read_text() if self.log.exists() else ""
 
     @property
     def flat(self) -> str:

@@ -124,6 +124,7 @@ def _warm_up_compiler() -> None:
 
 def _go_through(job: Job) -> None:
     """Be the command; the end of this process is that of the command."""
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))  # until there is a command to hear of it
     from darts.cli import main, run_command_line
 
     _redirect(job.log)
@@ -132,6 +133,7 @@ def _go_through(job: Job) -> None:
     if job.folder:
         _watch_files(job)
     code = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in job.lines[:-1]:
         code = code or run_command_line(line)
     sys.argv = ["darts", *job.lines[-1]]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,7 +122,11 @@ def run_command_line(tokens: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `darts` command."""
-    code = run_command_line(sys.argv[1:])
+    try:
+        code = run_command_line(sys.argv[1:])
+    except KeyboardInterrupt:  # once more, while the first one was told of
+        code = EXIT_INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows would tell of an interrupt by a traceback
     if code == EXIT_INTERRUPTED:
         # Downloads that run in threads would be waited for; what they leave half done counts as absent.
         sys.stdout.flush()
