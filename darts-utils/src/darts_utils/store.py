@@ -5,7 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from darts_utils.errors import StoreError
@@ -61,6 +61,49 @@ def is_named(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def held(target: Path) -> Iterator[bool]:
+    """Hold the lock of `target`, a hidden file beside it, and give True; or give False, if somebody else holds it.
+
+    The system lets go of it when the process dies, however it dies. Where there are no locks (some file systems,
+    Windows) this gives True and holds nothing.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}. Choose a folder you may write.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = is_named(descriptor, path)
+        except BlockingIOError:
+            alone = False
+        except OSError:  # a file system without locks
+            alone = True
+        try:
+            yield alone
+        finally:
+            if alone:
+                with suppress(OSError):
+                    path.unlink()
+                with suppress(OSError):
+                    # Closing alone would leave the lock with a process that was forked meanwhile.
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def _temporary_name(target: Path) -> Path:

@@ -1,0 +1,153 @@
+"""`darts train` on the command line: from the synthetic generator to models that `darts run` takes as they are."""
+
+import json
+import shutil
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+import torch
+
+from darts.cli import run_command_line
+from darts.training.synthetic import SyntheticSite
+from darts_export import missing_outputs
+from darts_segmentation import load_checkpoint
+
+RECIPE = """
+[landscapes]
+seeds = [1000, 1002]
+validated = [1002, 1002]
+size = 256
+[dataset]
+bands = ["blue", "green", "red", "nir", "ndvi", "slope", "aspect"]
+patch_size = 64
+[all]
+encoder = "tu-test_resnet"
+model_arguments = { encoder_depth = 3, decoder_channels = [16, 12, 8] }
+epochs = 2
+steps_per_epoch = 3
+batch_size = 4
+ema = 0.8
+loggers = ["csv"]
+device = "cpu"
+[models.all-bands]
+[models.optical]
+bands = ["blue", "green", "red", "nir", "ndvi"]
+[test]
+seeds = [5000, 5000]
+"""
+"""Two networks that learn next to nothing, in seconds."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "recipe.toml").write_text(RECIPE)
+    words = ["train", "demo-models", str(folder / "demo"), "--recipe", str(folder / "recipe.toml"), "--workers", "1"]
+    assert run_command_line(words) == 0
+    return folder / "demo"
+
+
+def test_the_synthetic_generator_ends_in_models_that_a_run_takes_as_they_are(trained: Path, tmp_path: Path) -> None:
+    models = sorted((trained / "models").glob("*.pt"))
+    assert [model.stem for model in models] == ["all-bands", "optical"]
+    assert load_checkpoint(models[0]).bands == ("blue", "green", "red", "nir", "ndvi", "slope", "aspect")
+    for model in models:
+        card = load_checkpoint(model).card
+        assert card["test_seeds"] == [5000, 5000]
+        assert 0 <= card["object_f1"] <= 1
+        assert card["splits"]["val"]["regions"] == ["synthetic-1002"]
+        assert card["splits"]["train"]["regions"] == ["synthetic-1000", "synthetic-1001"]
+    site = SyntheticSite(trained / "landscapes" / "site-5000-256", 5000)
+    scene = gpd.read_file(site.footprints)["image_id"][0]
+    words = f"run sentinel2 --scene-ids {scene} --offline --device cpu --output-data-dir {tmp_path}".split()
+    words += [f"--{root}-dir={site.folder}" for root in ("darts", "fast", "large")]
+    assert run_command_line([*words, "--model-files", *map(str, models)]) == 0
+    assert missing_outputs(tmp_path / scene) == "none"
+
+
+def test_calling_again_makes_nothing_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("state.ckpt")}
+    models = {file: torch.load(file, weights_only=True)["statedict"] for file in (trained / "models").glob("*.pt")}
+    assert len(before) == len(models) == 2
+    words = ["train", "demo-models", str(trained), "--recipe", str(trained.parent / "recipe.toml"), "--workers", "1"]
+    assert run_command_line(words) == 0
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("state.ckpt")} == before
+    for file, weights in models.items():
+        again = torch.load(file, weights_only=True)["statedict"]
+        assert all(torch.equal(again[name], weights[name]) for name in weights)
+    shown = capsys.readouterr().out
+    assert "| 5000 |" in shown
+    assert "| all |" in shown
+
+
+def test_a_dataset_is_checked_and_drawn(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = trained / "dataset"
+    code = run_command_line(["train", "validate-dataset", str(dataset), "--training", str(trained / "optical")])
+    report = json.loads((dataset / "validation" / "report.json").read_text())
+    assert code == (1 if report["problems"] else 0)
+    assert report["total"]["samples"] == 3
+    assert report["splits"]["val"]["samples"] == 1
+    assert "synthetic-1001" in capsys.readouterr().out
+    for name in ("patches.png", "bands.png"):
+        assert (dataset / "validation" / name).stat().st_size > 10_000
+
+
+def test_label_files_become_a_dataset_and_a_training_is_tested(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = SyntheticSite(trained / "landscapes" / "site-1001-256", 1001)
+    shutil.copytree(site.folder, tmp_path / "site")
+    dataset, run, site_folder = tmp_path / "dataset", tmp_path / "run", tmp_path / "site"
+    words = f"train create-dataset sentinel2 {dataset} --labels {site_folder} --offline --bands red nir ndvi".split()
+    words += f"--patch-size 64 --max-cloud 1 --min-cover 0 --large-dir {site_folder} --fast-dir {site_folder}".split()
+    assert run_command_line(words) == 0
+    assert "16 patches of 1 samples are added" in capsys.readouterr().out
+    assert run_command_line(words) == 0
+    assert "0 patches of 0 samples are added, 1 were there" in capsys.readouterr().out
+
+    fit = f"train fit {run} --datasets {dataset} --encoder tu-test_resnet --model-arguments.encoder-depth 3".split()
+    fit += [
+        "--model-arguments.decoder-channels",
+        "[16,12,8]",
+        "--epochs",
+        "1",
+        "--steps-per-epoch",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    fit += ["--split-shares.train", "1", "--loggers", "csv", "--loaders", "0"]
+    assert run_command_line(fit) == 0
+    assert load_checkpoint(run / "best.pt").bands == ("red", "nir", "ndvi")
+    words = f"train test {run} --datasets {dataset} --device cpu".split()
+    assert run_command_line(words) == 0
+    scores = json.loads((run / "scores-dataset" / "scores.json").read_text())
+    assert scores["patches"] == 16
+    assert "AUROC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["create-dataset", "sentinel2", "d"], "exactly one of labels and annotators"),
+        (["create-dataset", "sentinel2", "d", "--labels", "no-such-folder"], "no-such-folder"),
+        (["fit", "r", "--datasets", "no-dataset"], "no-dataset holds no patch dataset"),
+        (["fit", "r"], "datasets"),
+        (["fit", "r", "--datasets", "d", "--epochs", "0"], "epochs must be a whole number"),
+        (["test", "no-run"], "must be the folder of a training"),
+        (["validate-dataset", "no-dataset"], "no-dataset holds no patch dataset"),
+        (["crossval", "c", "--datasets", "d", "--folds", "2"], "folds must be"),
+        (["tune", "t", "--datasets", "d", "--hyperparameters", "none.toml"], "none.toml cannot be read"),
+        (["demo-models", "m", "--recipe", "none.toml"], "none.toml cannot be read"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command_line(["train", *words]) == 2
+    shown = "".join(capsys.readouterr().err.split())
+    assert "".join(told.split()) in shown
+    assert "Traceback" not in shown
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
