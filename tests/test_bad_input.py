@@ -173,12 +173,6 @@ def test_folders_that_no_run_made(darts: Callable, command: str, tmp_path: Path)
     assert "ledger" in result.flat
 
 
-def test_training_is_not_built_and_says_so(darts: Callable) -> None:
-    result = darts("train")
-    assert result.code == 2
-    assert "not built yet" in result.flat
-
-
 def test_an_unknown_command(darts: Callable) -> None:
     result = darts("rum")
     assert result.code == 2

@@ -219,3 +219,14 @@ def test_the_benchmark_of_merging_simulates_reads_and_merges(
     )
     assert json.loads((tmp_path / "f.json").read_text())
     assert "GiB" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_training_tells_what_loading_and_the_trainer_cost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    training = importlib.import_module("training")
+    small = "--size 64 --patches 8 --batch-size 2 --steps 4 --encoder tu-test_resnet"
+    training.main([*small.split(), "--json", str(tmp_path / "figures.json")])
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert all(0 < figures[name] for name in ("loading_share", "waiting_share", "over_bare"))

@@ -161,7 +161,9 @@ def test_every_option_named_in_the_docs_exists() -> None:
     commands = (
         ("run", "sentinel2"), ("run", "planet"), ("prepare-data", "sentinel2"), ("prepare-data", "planet"),
         ("import-scene",), ("demo",), ("model", "info"), ("model", "convert"), ("merge",),
-        ("status",), ("verify",),
+        ("status",), ("verify",), ("train", "create-dataset", "sentinel2"), ("train", "create-dataset", "planet"),
+        ("train", "validate-dataset"), ("train", "fit"), ("train", "test"), ("train", "crossval"), ("train", "tune"),
+        ("train", "demo-models"),
     )  # fmt: skip
     known = GLOBAL_OPTIONS.union(*(_options_of(*command) for command in commands))
     of_other_tools = {
@@ -174,8 +176,8 @@ def test_every_option_named_in_the_docs_exists() -> None:
     for page in PAGES:
         if page.parent.name != "decisions" and page.name != "demo-models.md":
             named = set(OPTION.findall(page.read_text(encoding="utf-8")))
-            # The part behind the dot of --model-weights.NAME is a model's name.
-            named = {re.sub(r"^(--model-weights)\..*", r"\1", name) for name in named}
+            # The part behind the dot is a key of a table: the name of a model, or of a loss.
+            named = {re.sub(r"^(--model-weights|--losses)\..*", r"\1", name) for name in named}
             assert named - of_other_tools <= known, page
 
 

@@ -107,17 +107,8 @@ def test_label_files_become_a_dataset_and_a_training_is_tested(
     assert "0 patches of 0 samples are added, 1 were there" in capsys.readouterr().out
 
     fit = f"train fit {run} --datasets {dataset} --encoder tu-test_resnet --model-arguments.encoder-depth 3".split()
-    fit += [
-        "--model-arguments.decoder-channels",
-        "[16,12,8]",
-        "--epochs",
-        "1",
-        "--steps-per-epoch",
-        "2",
-        "--device",
-        "cpu",
-    ]
-    fit += ["--split-shares.train", "1", "--loggers", "csv", "--loaders", "0"]
+    fit += ["--model-arguments.decoder-channels", "[16,12,8]", "--split-shares.train", "1", "--epochs", "1"]
+    fit += ["--steps-per-epoch", "2", "--device", "cpu", "--loggers", "csv", "--loaders", "0"]
     assert run_command_line(fit) == 0
     assert load_checkpoint(run / "best.pt").bands == ("red", "nir", "ndvi")
     words = f"train test {run} --datasets {dataset} --device cpu".split()

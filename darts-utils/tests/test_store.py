@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from darts_utils.errors import StoreError
-from darts_utils.store import remove_leftovers, replacing
+from darts_utils.store import held, remove_leftovers, replacing
 
 
 def write_folder(path: Path, content: str) -> None:
@@ -251,3 +251,46 @@ def test_leftovers_of_a_name_with_brackets_are_found(tmp_path):
 
 def test_leftovers_of_a_folder_that_is_not_there_are_none(tmp_path):
     remove_leftovers(tmp_path / "nowhere" / "tile")
+
+
+def test_one_holds_a_lock_at_a_time_and_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "target"
+    with held(target) as first:
+        with held(target) as second:
+            assert (first, second) == (True, False)
+        assert _held_by_another_process(target)
+    assert list(target.parent.iterdir()) == []
+    with held(target) as again:
+        assert again
+
+
+def test_a_process_that_dies_lets_go_of_its_lock(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    killed = _hold_elsewhere(target, "os.kill(os.getpid(), 9)")
+    assert (killed.returncode, killed.stdout.strip()) == (-9, "True")
+    assert (tmp_path / ".target.lock").exists()
+    with held(target) as alone:
+        assert alone
+    assert not (tmp_path / ".target.lock").exists()
+
+
+def test_a_lock_where_nothing_can_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"), held(tmp_path / "file" / "target"):
+        pass
+
+
+def _held_by_another_process(target: Path) -> bool:
+    return _hold_elsewhere(target, "pass").stdout == "False\n"
+
+
+def _hold_elsewhere(target: Path, then: str) -> "subprocess.CompletedProcess[str]":
+    code = f"""
+        import os, pathlib
+        from darts_utils.store import held
+        with held(pathlib.Path({str(target)!r})) as alone:
+            print(alone, flush=True)
+            {then}
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)

@@ -42,8 +42,11 @@ app.meta.suppress_keyboard_interrupt = False
 run = App(name="run", help="Find thaw features in satellite images.")
 prepare_data = App(name="prepare-data", help="Download everything a later offline run needs.")
 model = App(name="model", help="Look at checkpoints and convert older ones.")
-for group in (run, prepare_data, model):
+train = App(name="train", help="Train models: datasets from labels and scenes, networks, scores.")
+create_dataset = App(name="create-dataset", help="Make patches for training from labels and scenes.")
+for group in (run, prepare_data, model, train):
     app.command(group)
+train.command(create_dataset)
 
 run.command("darts.commands.run:sentinel2", name="sentinel2", help="Find thaw features in Sentinel-2 scenes.")
 run.command("darts.commands.run:planet", name="planet", help="Find thaw features in PlanetScope images.")
@@ -69,7 +72,28 @@ model.command("darts.commands.model:convert", name="convert", help="Write a mode
 app.command("darts.commands.status:status", name="status", help="Tell how far an output folder is.")
 app.command("darts.commands.verify:verify", name="verify", help="Check the files of an output folder.")
 app.command("darts.commands.merge:merge", name="merge", help="Combine tiles into the DARTS dataset.")
-app.command("darts.commands.later:train", name="train", help="Train models (later).")
+train.command(
+    "darts.commands.train:validate_dataset",
+    name="validate-dataset",
+    help="Tell what a dataset holds, and what is amiss.",
+)
+train.command("darts.commands.train:fit", name="fit", help="Train a network on datasets of patches.")
+train.command("darts.commands.train:evaluate", name="test", help="Tell how good a trained model is.")
+train.command("darts.commands.train:crossval", name="crossval", help="Train and test on several folds and seeds.")
+train.command("darts.commands.train:tune", name="tune", help="Search for good hyperparameters.")
+train.command(
+    "darts.commands.train:demo_models", name="demo-models", help="Train the models of the demo on synthetic landscapes."
+)
+create_dataset.command(
+    "darts.commands.train:create_sentinel2",
+    name="sentinel2",
+    help="Make patches from labels and the Sentinel-2 scenes that fit them.",
+)
+create_dataset.command(
+    "darts.commands.train:create_planet",
+    name="planet",
+    help="Make patches from labels and the Planet images that they were drawn on.",
+)
 
 
 @app.meta.default

@@ -1,11 +1,10 @@
 """The folder of the dataset: one merge at a time, and nothing of others is replaced."""
 
 import errno
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
 from darts_export.dataset.columns import TABLES
 from darts_utils.errors import ConfigError, DartsError, StoreError
-from darts_utils.store import is_named, remove_leftovers, replacing
+from darts_utils.store import held, remove_leftovers, replacing
 
 OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "gpkg")) | {
     "summary.parquet", "summary.csv", "map.png", "collection.json",
@@ -50,7 +49,9 @@ def new_dataset(target: Path) -> Iterator[Path]:
         StoreError: it cannot be written.
     """
     try:
-        with _held(target):
+        with held(target) as alone:
+            if not alone:
+                raise ConfigError(f"another merge writes {target} now; wait for it, or name another folder")
             remove_leftovers(target)
             with replacing(target) as temporary:
                 temporary.mkdir()
@@ -68,34 +69,3 @@ def new_dataset(target: Path) -> Iterator[Path]:
 def _remedy(error: Exception) -> str:
     denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
     return "Choose a folder you may write." if denied else "Is the disk full?"
-
-
-@contextmanager
-def _held(target: Path) -> Iterator[None]:
-    """Hold a hidden file beside `target`; the system lets go of it when the process dies, however it dies."""
-    try:
-        import fcntl
-    except ImportError:  # on Windows
-        yield
-        return
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{target.name}.lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = is_named(descriptor, path)
-        except BlockingIOError:
-            alone = False
-        except OSError:  # a file system without locks
-            alone = True
-        if not alone:
-            raise ConfigError(f"another merge writes {target} now; wait for it, or name another folder")
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
-    finally:
-        os.close(descriptor)

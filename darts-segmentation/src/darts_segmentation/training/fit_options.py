@@ -1,0 +1,218 @@
+"""Options of a training, checked; read without torch."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from darts_utils.bands import BANDS
+from darts_utils.errors import ConfigError
+
+Schedule = Literal["cosine", "exponential", "constant"]
+Monitor = Literal["val_iou", "val_f1", "val_ap", "val_loss"]
+Logger = Literal["csv", "tensorboard", "wandb"]
+AugmentationName = Literal["turns", "gain", "haze", "noise", "blur", "dropout"]
+
+MAY_CHANGE = ("device", "threads", "loaders", "loggers")
+"""Options that a training may go on with otherwise: they do not change what is learned, but for its last digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How a network is trained."""
+
+    datasets: list[Path]
+    """Folders of patch datasets of the same patch size, pixel size and terrain convention."""
+    start_from: Path | None = None
+    """Checkpoint to go on from; its architecture, bands and normalisation are taken over."""
+    architecture: str = "unet"
+    """Architecture of segmentation_models_pytorch."""
+    encoder: str = "resnet18"
+    """Encoder of segmentation_models_pytorch, or of timm with tu- before its name."""
+    encoder_weights: Path | None = None
+    """File with the encoder's weights (.pt, .pth or .safetensors); default: random. Nothing is ever downloaded."""
+    model_arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the architecture, such as encoder_depth=4 and decoder_channels=[64,32,16,8]."""
+    bands: list[str] | None = None
+    """The network's inputs in order; default: all bands of the datasets."""
+    normalization: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Range of a band that the network sees as 0 … 1, where it is not that of the band table."""
+    losses: dict[str, float] = field(default_factory=lambda: {"bce": 1.0, "dice": 1.0})
+    """Losses and how much each counts: bce, focal, dice, tversky, lovasz."""
+    loss_arguments: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What a loss is told besides, by its name, such as alpha and beta of tversky."""
+    learning_rate: float = 1e-3
+    """Highest learning rate of AdamW."""
+    weight_decay: float = 1e-2
+    """Weight decay of AdamW; biases and normalisation layers have none."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls after the warm-up: along a cosine to 0, exponentially to a hundredth, or not."""
+    warmup: float = 0.05
+    """Share of all steps in which the learning rate rises to its highest."""
+    clip: float = 1.0
+    """Largest norm of the gradient of a step; 0: any."""
+    ema: float = 0.999
+    """Share that the moving average of the weights keeps at each step, less at the start; it is the average that is \
+validated and written. 0: the weights themselves."""
+    epochs: int = 50
+    """How many epochs at most."""
+    steps_per_epoch: int | None = None
+    """Steps between validations; default: as many as show each patch about once, at most 300."""
+    batch_size: int = 8
+    """Patches a step."""
+    crop_size: int | None = None
+    """Side of the squares cut from patches, in pixels, a multiple of the network's stride; default: whole patches."""
+    positive_share: float | None = 0.5
+    """Share of each batch's patches that show slumps; a negative number: as the patches come."""
+    augmentations: list[AugmentationName] = field(default_factory=lambda: ["turns", "gain", "haze", "noise", "blur"])
+    """Random changes: turns (directions are turned too), gain, haze, noise and blur (of optical bands), dropout."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Numbers that the network computes with; default: bf16 on a GPU that has it, else fp32."""
+    monitor: Monitor = "val_iou"
+    """Score of the validation that chooses the best epoch."""
+    patience: int | None = None
+    """Stop after this many epochs without a better score; default: never."""
+    threshold: float = 0.5
+    """A pixel with a probability above this is a slump where val_iou and val_f1 are counted; a multiple of 0.001."""
+    split_by: Literal["region", "sample"] = "sample"
+    """What is never divided among training, validation and test: regions, or samples whose footprints overlap."""
+    split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.15, "test": 0.15})
+    """Share of the patches in each split."""
+    split_named: dict[str, list[str]] = field(default_factory=dict)
+    """Regions or samples whose split is chosen by hand: val = ["Banks Island"]; the shares divide the others."""
+    seed: int = 42
+    """What all random numbers come from."""
+    threads: int | None = None
+    """Threads that compute on a CPU; default: torch's choice. Another number changes the last digits."""
+    loaders: int = 1
+    """Processes that make batches ahead of the network; 0: none."""
+    device: Literal["cuda", "cpu", "auto"] | int | None = None
+    """cuda, cpu, auto (a free GPU, else the CPU), or the number of a GPU; default: auto."""
+    loggers: list[Logger] = field(default_factory=lambda: ["csv", "tensorboard"])
+    """Where scores are written: csv, tensorboard, wandb (must be installed, and set up by its own means)."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """What the checkpoints' card says besides, such as task and licence; plain values."""
+
+    def __post_init__(self) -> None:
+        for name in ("datasets", "start_from", "encoder_weights"):
+            object.__setattr__(self, name, _as_paths(getattr(self, name)))
+        # On the command line names have dashes, and values are text.
+        arguments = {name.replace("-", "_"): _from_text(value) for name, value in self.model_arguments.items()}
+        object.__setattr__(self, "model_arguments", arguments)
+        if not self.datasets:
+            raise ConfigError("datasets: name at least one folder with a patch dataset")
+        if self.positive_share is not None and self.positive_share < 0:
+            object.__setattr__(self, "positive_share", None)
+        self._check_numbers()
+        self._check_choices()
+        if self.start_from is not None:
+            self._check_start()
+        _check_bands(self.bands, self.normalization)
+        # What torch is needed for is checked where the training is set up: losses, augmentations, precision, network.
+
+    def _check_numbers(self) -> None:
+        for name in ("epochs", "batch_size"):
+            _check_whole(name, getattr(self, name), 1)
+        for name in ("steps_per_epoch", "crop_size", "patience", "threads"):
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name), 1)
+        for name in ("loaders", "seed"):
+            _check_whole(name, getattr(self, name), 0)
+        for name, most in (("warmup", 1), ("threshold", 1), ("positive_share", 1), ("weight_decay", 1), ("clip", None)):
+            value = getattr(self, name)
+            if value is not None:
+                _check_number(name, value, most)
+        _check_number("learning_rate", self.learning_rate)
+        if self.learning_rate == 0:
+            raise ConfigError("learning_rate must be above 0")
+        _check_number("ema", self.ema, 1)
+        if self.ema == 1:
+            raise ConfigError("ema must be below 1: an average that keeps all of itself learns nothing")
+
+    def _check_choices(self) -> None:
+        choices: dict[str, tuple[Any, ...]] = {
+            "schedule": get_args(Schedule), "monitor": get_args(Monitor), "split_by": ("region", "sample"),
+            "precision": ("fp32", "bf16", "fp16", None),
+        }  # fmt: skip
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(filter(None, known))}, got {value!r}")
+        for name, known in (("loggers", get_args(Logger)), ("augmentations", get_args(AugmentationName))):
+            if unknown := [each for each in getattr(self, name) if each not in known]:
+                raise ConfigError(f"{name}: {unknown[0]!r} is unknown; known: {', '.join(known)}")
+        if taken := [name for name in ("in_channels", "classes", "encoder_weights") if name in self.model_arguments]:
+            raise ConfigError(f"model_arguments: {taken[0]!r} follows from other options; leave it out")
+
+    def _check_start(self) -> None:
+        defaults = {each.name: each for each in fields(self)}
+        for name in ("architecture", "encoder"):
+            if getattr(self, name) != defaults[name].default:
+                raise ConfigError(f"{name} is that of the checkpoint in start_from; leave it out")
+        for name in ("encoder_weights", "model_arguments", "bands", "normalization"):
+            if getattr(self, name):
+                raise ConfigError(f"{name} is that of the checkpoint in start_from; leave it out")
+
+    def as_table(self) -> dict[str, Any]:
+        """Return the options as plain values, None left out; folders and files absolute."""
+        table = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: _plain(value) for name, value in table.items() if value is not None}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return which options of two tables differ and matter, a line each."""
+    names = [name for name in dict.fromkeys([*before, *now]) if name not in MAY_CHANGE]
+    return [
+        f"{name} was {before.get(name, 'not set')!r} and is {now.get(name, 'not set')!r}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _from_text(value: Any) -> Any:
+    """Return what a text means in JSON: a number, a list; else the text."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _as_paths(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [Path(each) for each in value]
+    return value if value is None else Path(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items() if each is not None}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _check_number(name: str, value: Any, most: float | None = None) -> None:
+    number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    if not (number and value >= 0 and (most is None or value <= most)):
+        raise ConfigError(
+            f"{name} must be a number of at least 0{f' and at most {most}' if most else ''}, got {value!r}"
+        )
+
+
+def _check_bands(bands: list[str] | None, normalization: Mapping[str, tuple[float, float]]) -> None:
+    for name in (*(bands or ()), *normalization):
+        if name not in BANDS:
+            raise ConfigError(f"band {name!r} is not in the band table; known bands: {', '.join(BANDS)}")
+    if bands is not None and (not bands or len(set(bands)) < len(bands)):
+        raise ConfigError(f"bands must name at least one band, and each once, got {bands}")
+    for name, limits in normalization.items():
+        if bands is not None and name not in bands:
+            raise ConfigError(f"normalization: {name!r} is not among the bands ({', '.join(bands)})")
+        if len(limits) != 2 or not all(map(math.isfinite, limits)) or not limits[0] < limits[1]:
+            raise ConfigError(f"normalization of {name!r} must be two finite numbers [lo, hi], lo < hi, got {limits}")

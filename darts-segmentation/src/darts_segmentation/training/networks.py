@@ -1,0 +1,194 @@
+"""The network that a training begins with: random, with the weights of an encoder, or those of a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_segmentation.checkpoint import build_model, load_checkpoint
+from darts_segmentation.network import STRIDE
+from darts_segmentation.training.fit_options import FitOptions
+from darts_utils.errors import CheckpointError, ConfigError, MissingDataError
+
+RGB = ("red", "green", "blue")
+"""Channels of networks trained on photographs."""
+PREFIXES = ("", "encoder.", "module.", "model.", "backbone.", "model.encoder.")
+"""What files put before the names of an encoder's weights."""
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a checkpoint says about a network besides its weights."""
+
+    model: dict[str, Any]
+    """Arguments of smp.create_model."""
+    bands: tuple[str, ...]
+    normalization: dict[str, tuple[float, float]]
+    terrain_convention: str
+    card: dict[str, Any]
+    """What the card says about where it comes from."""
+
+
+def design_network(
+    options: FitOptions, bands: Sequence[str], terrain_convention: str
+) -> tuple[Design, torch.nn.Module]:
+    """Return the network that a training begins with, on the CPU; its random weights come from the seed alone.
+
+    Args:
+        options: what it shall be.
+        bands: bands that the data have.
+        terrain_convention: that of the data.
+
+    Raises:
+        ConfigError: it cannot be built, or does not fit the data.
+        MissingDataError, CheckpointError: weights are not there, or are refused.
+    """
+    if options.start_from is not None:
+        return _continued(options.start_from, bands, terrain_convention)
+    chosen = tuple(options.bands or bands)
+    _check_there(chosen, bands, "bands")
+    if strangers := [name for name in options.normalization if name not in chosen]:
+        raise ConfigError(f"normalization: {strangers[0]!r} is not among the bands ({', '.join(chosen)})")
+    model = {
+        "arch": options.architecture, "encoder_name": options.encoder, "encoder_weights": None,
+        "in_channels": len(chosen), "classes": 1, **options.model_arguments,
+    }  # fmt: skip
+    network = _random_network(model, options.seed)
+    card: dict[str, Any] = {}
+    if options.encoder_weights is not None:
+        load_encoder(network, options.encoder_weights, chosen)
+        card["encoder_weights"] = options.encoder_weights.name
+    normalization = {name: (float(lo), float(hi)) for name, (lo, hi) in options.normalization.items()}
+    return Design(
+        model=model, bands=chosen, normalization=normalization, terrain_convention=terrain_convention, card=card
+    ), network
+
+
+def stride_of(network: torch.nn.Module) -> int:
+    """Return what the sides of a network's input must be a multiple of."""
+    return int(getattr(getattr(network, "encoder", None), "output_stride", STRIDE))
+
+
+def load_encoder(network: torch.nn.Module, file: Path, bands: Sequence[str]) -> None:
+    """Give an encoder the weights in a file; those of photographs (red, green, blue) are fitted to the bands.
+
+    A first layer for three channels gives red, green and blue their own weights and other bands the mean of the three,
+    all scaled so that sums over the channels keep their size. What belongs to a classifier is left out.
+
+    Raises:
+        MissingDataError: the file is not there.
+        CheckpointError: it holds no weights, or others.
+    """
+    encoder = network.encoder
+    assert isinstance(encoder, torch.nn.Module)
+    wanted = encoder.state_dict()
+    given = _best_named(_read_weights(file), wanted)
+    fitted, misfits = {}, []
+    for name, tensor in wanted.items():
+        found = given.get(_flat(name))
+        if found is not None and found.shape != tensor.shape:
+            found = _for_bands(found, tensor, bands)
+        if found is not None:
+            fitted[name] = found
+        elif not name.endswith("num_batches_tracked"):  # counts batches, and is no weight
+            misfits.append(name)
+    if misfits:
+        shown = ", ".join(misfits[:NAMES_SHOWN]) + (", …" if len(misfits) > NAMES_SHOWN else "")
+        raise CheckpointError(
+            f"{file}: {len(misfits)} of {len(wanted)} weights of the encoder are missing or of other shapes ({shown}); "
+            "choose the encoder that the file was made for"
+        )
+    encoder.load_state_dict(fitted, strict=False)
+
+
+def _continued(file: Path, bands: Sequence[str], terrain_convention: str) -> tuple[Design, torch.nn.Module]:
+    checkpoint = load_checkpoint(file)
+    _check_there(checkpoint.bands, bands, f"start_from: {file}")
+    if checkpoint.terrain_convention != terrain_convention:
+        raise ConfigError(
+            f"start_from: {file} is of terrain convention {checkpoint.terrain_convention!r}, the datasets are of "
+            f"{terrain_convention!r}; make datasets of the checkpoint's convention"
+        )
+    design = Design(
+        model=dict(checkpoint.model), bands=checkpoint.bands, normalization=dict(checkpoint.normalization),
+        terrain_convention=terrain_convention,
+        card={"started_from": {"name": checkpoint.name, "sha256": checkpoint.checksum}},
+    )  # fmt: skip
+    return design, build_model(checkpoint).train()
+
+
+def _check_there(wanted: Sequence[str], there: Sequence[str], who: str) -> None:
+    if missing := [name for name in wanted if name not in there]:
+        raise ConfigError(f"{who}: the datasets lack {', '.join(missing)}; all of them have {', '.join(there)}")
+
+
+def _random_network(model: Mapping[str, Any], seed: int) -> torch.nn.Module:
+    import segmentation_models_pytorch as smp
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            network: torch.nn.Module = smp.create_model(**model)
+        # Each architecture and encoder refuses its arguments in its own way.
+        except Exception as error:
+            cause = error.args[0] if error.args else type(error).__name__
+            raise ConfigError(
+                f"architecture {model['arch']!r} with encoder {model['encoder_name']!r} cannot be built: {cause}"
+            ) from error
+    return network
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        raise MissingDataError(f"encoder_weights {file} is not there; nothing is downloaded")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    # Damaged bytes make readers fail in any way.
+    except Exception as error:
+        raise CheckpointError(
+            f"encoder_weights {file} is no file of weights alone: {str(error).partition(chr(10))[0]}"
+        ) from error
+    for key in ("state_dict", "statedict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    weights = dict(content) if isinstance(content, Mapping) else {}
+    return {str(name): tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}
+
+
+def _best_named(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the file's weights under the encoder's names, by the prefix that fits most of them."""
+    names = {_flat(name) for name in wanted}
+    best: dict[str, torch.Tensor] = {}
+    for theirs in PREFIXES:
+        # timm's encoders hold the network in `model`, files of timm do not.
+        for ours in ("", "model."):
+            renamed = {
+                _flat(ours + name.removeprefix(theirs)): tensor
+                for name, tensor in given.items()
+                if name.startswith(theirs)
+            }
+            found = {name: tensor for name, tensor in renamed.items() if name in names}
+            best = max(best, found, key=len)
+    return best
+
+
+def _flat(name: str) -> str:
+    # timm writes stages_0 where it takes features, stages.0 elsewhere.
+    return name.replace("_", ".")
+
+
+def _for_bands(given: torch.Tensor, wanted: torch.Tensor, bands: Sequence[str]) -> torch.Tensor | None:
+    """Return the weights of a first layer for red, green and blue as those of one for bands; None: it is no such."""
+    if given.ndim != 4 or given.shape[1] != len(RGB) or wanted.shape != (len(given), len(bands), *given.shape[2:]):
+        return None
+    each = {name: given[:, place] for place, name in enumerate(RGB)}
+    mean = given.mean(dim=1)
+    return torch.stack([each.get(name, mean) for name in bands], dim=1) * (len(RGB) / len(bands))
