@@ -229,4 +229,4 @@ def test_the_benchmark_of_training_tells_what_loading_and_the_trainer_cost(
     small = "--size 64 --patches 8 --batch-size 2 --steps 4 --encoder tu-test_resnet"
     training.main([*small.split(), "--json", str(tmp_path / "figures.json")])
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert all(0 < figures[name] for name in ("loading_share", "waiting_share", "over_bare"))
+    assert all(figures[name] > 0 for name in ("loading_share", "waiting_share", "over_bare"))
