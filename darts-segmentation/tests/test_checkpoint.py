@@ -403,3 +403,21 @@ def test_a_network_of_any_size_costs_no_memory_where_the_weights_do_not_fit(
     with pytest.raises(CheckpointError, match="of the wrong shape"):
         load_checkpoint(written(raw, tmp_path))
     assert all(weight.is_meta for network in built for weight in network.parameters())
+
+
+def test_equal_content_gives_equal_bytes_whatever_objects_it_is_made_of(tmp_path: Path) -> None:
+    model = {"arch": "unet", "encoder_name": "tu-test_resnet", "encoder_depth": 3, "decoder_channels": [8, 8, 8]}
+    weights = smp.create_model(**model, encoder_weights=None, in_channels=2, classes=1).state_dict()
+
+    def anew(text: str) -> str:
+        return "".join(list(text))
+
+    text = anew("twice")
+    one = {"a": text, "b": text, "deep": {"c": [text, 1.5]}}
+    other = {"a": anew(text), "b": anew(text), "deep": {"c": [anew(text), 1.5]}}
+    files = [
+        save_checkpoint(tmp_path / f"{name}.pt", model=model, bands=["red", "nir"], state_dict=weights, card=card)
+        for name, card in (("one", one), ("other", other))
+    ]
+    assert files[0].checksum == files[1].checksum
+    assert load_checkpoint(files[0].path).card == one

@@ -12,6 +12,7 @@ The one form is a dict of plain values and tensors:
      "statedict": {name: tensor}}
 """
 
+import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,7 +113,9 @@ def plain_content(content: Content) -> dict[str, Any]:
     }
     # A view would drag the whole storage it looks at into the file.
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in content.state_dict.items()}
-    return {"config": config, "card": content.card, "statedict": weights}
+    # Pickle tells apart whether equal texts are one object; as JSON reads them, that follows from the content alone.
+    config, card = (json.loads(json.dumps(values)) for values in (config, content.card))
+    return {"config": config, "card": card, "statedict": weights}
 
 
 def _config(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

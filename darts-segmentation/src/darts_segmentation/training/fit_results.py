@@ -1,6 +1,5 @@
 """What a training writes after each epoch: its state first, then scores and checkpoints, which follow from it."""
 
-import json
 import math
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -73,8 +72,6 @@ class Results:
         card = {
             **self.card, "epoch": epoch, "scores": scores, "versions": {each: version(each) for each in PACKAGES}
         }  # fmt: skip
-        # Pickled bytes depend on which texts are one object, and a state that was read holds others than a new one.
-        card = json.loads(json.dumps(card))
         save_checkpoint(
             getattr(self.run, name), model=self.design.model, bands=self.design.bands, state_dict=dict(weights),
             patch_size=self.patch_size, normalization=self.design.normalization,
