@@ -122,4 +122,5 @@ def write_dn(store: Path, scene_id: str, bands: dict[str, np.ndarray], geobox: o
 
 def results_of(output: Path) -> pd.DataFrame:
     """Return the last run's results table."""
-    return pd.read_parquet(sorted(output.glob("*.results.parquet"))[-1])
+    # Not by name: of two runs that began in the same second, the later one's sorts first.
+    return pd.read_parquet(max(output.glob("*.results.parquet"), key=lambda file: file.stat().st_mtime_ns))

@@ -268,13 +268,19 @@ def world_items(world: World) -> list[dict]:
     return requests.post(f"{world.stac.url}search", json=body, timeout=30).json()["features"]
 
 
+def hear_interrupts() -> None:
+    """Undo what a shell does to what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_an_interrupt_stops_at_once_and_leaves_nothing_half_done(world: World, data: Path) -> None:
     with fault_proxy(world.s3.endpoint) as proxy:
         proxy.faults(Fault(match="GET .*jp2", action="stall", after_bytes=100, stall_s=600))
         command = ["prepare-data", "sentinel2", *SELECTION, "--darts-dir", str(data), "--optical"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "darts", *command, *world.behind(proxy.url)], stderr=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-m", "darts", *command, *world.behind(proxy.url)], stderr=subprocess.PIPE, text=True,
+            preexec_fn=hear_interrupts,
+        )  # fmt: skip
         try:
             while not any("jp2" in path for _, path in proxy.requests) and process.poll() is None:
                 time.sleep(0.1)

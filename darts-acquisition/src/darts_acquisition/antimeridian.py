@@ -226,7 +226,7 @@ def _nearer_pole(latitude: np.ndarray) -> float:
 def _split(run: np.ndarray, pole: float | None) -> BaseGeometry:
     """Return the inside of a ring whose longitudes run on, as valid polygons within −180…180."""
     if pole is not None:
-        run = np.concatenate([run, [[run[-1, 0], pole], [run[0, 0], pole]]])
+        return _around(run, pole)
     inside = shapely.make_valid(Polygon(run))
     west, _, east, _ = inside.bounds
     parts = []
@@ -236,6 +236,17 @@ def _split(run: np.ndarray, pole: float | None) -> BaseGeometry:
             part = shapely.intersection(inside, box(360 * turn - 180, -90, 360 * turn + 180, 90))
         parts += [affinity.translate(p, -360 * turn) for p in polygons_of(part) if p.area > SLIVER_DEG2]
     return shapely.union_all(parts) if len(parts) != 1 else parts[0]
+
+
+def _around(run: np.ndarray, pole: float) -> BaseGeometry:
+    """Return what lies between a pole and a ring whose longitudes run on all the way around it."""
+    # Five rounds: a ring that turns back across the meridian where it began is only whole within its neighbours.
+    once = np.array([run[-1, 0] - run[0, 0], 0])
+    rounds = np.concatenate([*(run[:-1] + number * once for number in range(-2, 3)), run[-1:] + 2 * once])
+    inside = shapely.make_valid(Polygon([*rounds, (rounds[-1, 0], pole), (rounds[0, 0], pole)]))
+    turn = round(run[0, 0] / 360)
+    part = shapely.intersection(inside, box(360 * turn - 180, -90, 360 * turn + 180, 90))
+    return shapely.union_all([affinity.translate(p, -360 * turn) for p in polygons_of(part) if p.area > SLIVER_DEG2])
 
 
 def _project_ring(ring: LinearRing, transformer: Transformer) -> BaseGeometry:
