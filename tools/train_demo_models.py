@@ -47,6 +47,7 @@ from darts.demo.write import TRUTH_FILE
 from darts_ensemble import EnsembleV1
 from darts_postprocessing import prepare_export
 from darts_segmentation import load_checkpoint, save_checkpoint
+from darts_segmentation.checkpoint import save_again
 from darts_utils.bands import normalize
 from darts_utils.store import replacing
 
@@ -244,11 +245,7 @@ def _write_scores(file: Path, seeds: list[int], objects: Score, pixels: Score) -
         "object_f1": round(objects.f1, 3),
         "pixel_f1": round(pixels.f1, 3),
     }
-    save_checkpoint(
-        file, model=model.model, bands=model.bands, state_dict=model.state_dict, patch_size=model.patch_size,
-        normalization=model.normalization or None, terrain_convention=model.terrain_convention,
-        card={**model.card, **scores},
-    )  # fmt: skip
+    save_again(model, file, card={**model.card, **scores})
 
 
 def _prepare_one(seed: int, scratch: Path, size: int) -> int:

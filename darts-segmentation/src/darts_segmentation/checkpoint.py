@@ -150,6 +150,24 @@ def save_checkpoint(
     return Checkpoint(path=path, checksum=checksum, **vars(content))
 
 
+def save_again(checkpoint: Checkpoint, path: Path | str, *, card: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Write a checkpoint in the one form of darts, and return it; with another card where one is given.
+
+    Raises:
+        CheckpointError, StoreError: as for `save_checkpoint`.
+    """
+    return save_checkpoint(
+        path,
+        model=checkpoint.model,
+        bands=checkpoint.bands,
+        state_dict=checkpoint.state_dict,
+        patch_size=checkpoint.patch_size,
+        normalization=checkpoint.normalization or None,
+        terrain_convention=checkpoint.terrain_convention,
+        card=checkpoint.card if card is None else card,
+    )
+
+
 def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
     """Return the network with the checkpoint's weights, float32, on the CPU, in evaluation mode.
 

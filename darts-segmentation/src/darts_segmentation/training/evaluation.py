@@ -73,7 +73,7 @@ def evaluate_run(run_dir: Path, options: EvaluationOptions, *, model: Path | Non
         "batch_size": options.batch_size, "device": options.device, "augment": options.augment
     }  # fmt: skip
     if options.calibrate:
-        run.calibrate(JoinedPatches(run.datasets), settings)
+        run.calibrate(JoinedPatches(run.datasets) if options.datasets else patches, settings)
     logger.info("%s on %d patches", run.model, len(numbers))
     scores = score_patches(
         (

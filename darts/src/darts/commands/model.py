@@ -63,19 +63,11 @@ def convert(source: Path, target: Path, /, *, bands: str | None = None, overwrit
         raise ConfigError(f"{target} is a folder; name the file to write, such as {target / 'rts.pt'}")
     if target.exists() and not overwrite:
         raise ConfigError(f"{target} is there already; name another file, or add --overwrite to replace it")
-    from darts_segmentation import load_checkpoint, save_checkpoint  # they load torch, which --help can do without
+    # They load torch, which --help can do without.
+    from darts_segmentation.checkpoint import load_checkpoint, save_again
 
     old = load_checkpoint(source, bands=None if bands is None else [name.strip() for name in bands.split(",")])
-    new = save_checkpoint(
-        target,
-        model=old.model,
-        bands=old.bands,
-        state_dict=old.state_dict,
-        patch_size=old.patch_size,
-        normalization=old.normalization,
-        terrain_convention=old.terrain_convention,
-        card=old.card,
-    )
+    new = save_again(old, target)
     changes = [*old.changes, *([f"the bands were given: {', '.join(old.bands)}"] if bands else [])]
     _print("\n".join([
         f"{target} is written from {source} ({old.layout})",

@@ -218,7 +218,7 @@ def demo_models(
         Landscapes and models made at once, each with one thread; default: one a core.
     """
     require_training()
-    from darts.training.demo_models import bundled_recipe, read_recipe, table_rows, train_demo_models
+    from darts.training.demo_models import bundled_recipe, read_recipe, table_row, train_demo_models
 
     chosen = read_recipe(recipe or bundled_recipe())
     names = list(chosen.fits)
@@ -226,7 +226,7 @@ def demo_models(
     for number, (name, scores) in enumerate(train_demo_models(folder, chosen, workers=workers)):
         if not number:
             _say([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"])
-        _say([table_rows(name, scores, names)])
+        _say([table_row(name, scores, names)])
     _say([f"{folder / 'models'} holds the models, with their scores in their cards"])
     return 0
 

@@ -117,7 +117,7 @@ def train_demo_models(folder: Path, recipe: Recipe, *, workers: int | None = Non
     yield from _tested(models, recipe, sites)
 
 
-def table_rows(name: str, scores: SeedScores, models: Sequence[str]) -> str:
+def table_row(name: str, scores: SeedScores, models: Sequence[str]) -> str:
     """Return a row of the table in docs/demo-models.md."""
     columns = [ENSEMBLE, *models, BY_RULE]
     objects = [f"{scores.objects[column].f1:.2f}" for column in columns]
@@ -195,7 +195,7 @@ def _score(tile: xr.Dataset, truth: np.ndarray, segmented: xr.Dataset, models: l
 
 def _note_scores(file: Path, seeds: Sequence[int], objects: Score, pixels: Score) -> None:
     """Put a model's scores into its card."""
-    from darts_segmentation import load_checkpoint, save_checkpoint
+    from darts_segmentation.checkpoint import load_checkpoint, save_again
 
     model = load_checkpoint(file)
     scores = {
@@ -203,8 +203,4 @@ def _note_scores(file: Path, seeds: Sequence[int], objects: Score, pixels: Score
         "object_f1": round(objects.f1, 3),
         "pixel_f1": round(pixels.f1, 3),
     }
-    save_checkpoint(
-        file, model=model.model, bands=model.bands, state_dict=model.state_dict, patch_size=model.patch_size,
-        normalization=model.normalization or None, terrain_convention=model.terrain_convention,
-        card={**model.card, **scores},
-    )  # fmt: skip
+    save_again(model, file, card={**model.card, **scores})

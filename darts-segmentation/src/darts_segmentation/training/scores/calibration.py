@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from darts_segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from darts_segmentation.checkpoint import Checkpoint, load_checkpoint, save_again
 from darts_segmentation.training.scores.counts import Counts, share
 from darts_segmentation.training.scores.pixels import IGNORE, ScoreHistogram, check_shapes
 from darts_utils.errors import ConfigError
@@ -207,8 +207,4 @@ def with_temperature(
     card = {**model.card, "temperature": float(temperature)}
     # What is said of an older temperature is not true of this one.
     card.pop("calibration", None)
-    return save_checkpoint(
-        path_out, model=model.model, bands=model.bands, state_dict=model.state_dict, patch_size=model.patch_size,
-        normalization=model.normalization or None, terrain_convention=model.terrain_convention,
-        card={**card, "calibration": dict(note)} if note else card,
-    )  # fmt: skip
+    return save_again(model, path_out, card={**card, "calibration": dict(note)} if note else card)

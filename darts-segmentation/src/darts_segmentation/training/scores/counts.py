@@ -1,7 +1,7 @@
 """Counts that add up: what every score is made of, so that patches, tiles and runs can be joined in any order."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +36,33 @@ class Counts:
         columns = [_weighted_sums([getattr(value, name) for value in values], weights) for name in _names(cls)]
         for row in zip(*columns, strict=True):
             yield cls(*row)
+
+
+@dataclass(frozen=True, eq=False)
+class Hits(Counts):
+    """What was found, and what is there: pixels or objects. A ratio is NaN where its denominator is 0."""
+
+    tp: int = 0
+    """There, and found."""
+    fp: int = 0
+    """Found, but not there."""
+    fn: int = 0
+    """There, but not found."""
+
+    @property
+    def precision(self) -> float:
+        """Share of what was found that is right; NaN where nothing was found."""
+        return share(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of what is there that was found; NaN where nothing is there."""
+        return share(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; NaN only where nothing is there and nothing was found."""
+        return share(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
 
 def _names(counts: Any) -> list[str]:

@@ -10,40 +10,19 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from darts_segmentation.training.scores.counts import Counts, share
+from darts_segmentation.training.scores.counts import Counts, Hits, share
 from darts_segmentation.training.scores.pixels import check_shapes
 from darts_utils.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
-class ObjectCounts(Counts):
-    """Objects by what became of them. A ratio is NaN where its denominator is 0."""
+class ObjectCounts(Hits):
+    """Objects by what became of them; `tp` are matches, so true objects as well as found ones."""
 
-    tp: int = 0
-    """True objects that were found, which is also the found ones that are right."""
-    fp: int = 0
-    """Found objects that match none."""
-    fn: int = 0
-    """True objects that were not found."""
     ignored: int = 0
     """True objects that do not count."""
     iou_sum: float = 0.0
     """Sum of the IoU of the matches."""
-
-    @property
-    def precision(self) -> float:
-        """Share of the found objects that is right; NaN where nothing was found."""
-        return share(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """Share of the true objects that was found; NaN where nothing is there."""
-        return share(self.tp, self.tp + self.fn)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN only where nothing is there and nothing was found."""
-        return share(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def mean_iou(self) -> float:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from darts_segmentation.training.scores.counts import Counts, share
+from darts_segmentation.training.scores.counts import Counts, Hits, share
 from darts_utils.errors import ConfigError, GridMismatchError
 
 IGNORE = 2
@@ -15,15 +15,9 @@ BINS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class PixelCounts(Counts):
+class PixelCounts(Hits):
     """Pixels by truth and prediction. A ratio is NaN where its denominator is 0: the question has no answer there."""
 
-    tp: int = 0
-    """Slump, found."""
-    fp: int = 0
-    """No slump, but found."""
-    fn: int = 0
-    """Slump, not found."""
     tn: int = 0
     """No slump, none found."""
 
@@ -33,24 +27,9 @@ class PixelCounts(Counts):
         return share(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
 
     @property
-    def precision(self) -> float:
-        """Share of what was found that is right; NaN where nothing was found."""
-        return share(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """Share of what is there that was found; NaN where nothing is there."""
-        return share(self.tp, self.tp + self.fn)
-
-    @property
     def specificity(self) -> float:
         """Share of the background that was left alone; NaN without background."""
         return share(self.tn, self.tn + self.fp)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN only where nothing is there and nothing was found."""
-        return share(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def iou(self) -> float:
