@@ -28,16 +28,16 @@ import torch
 import xarray as xr
 from measuring import machine
 
-from darts.events import Ready
-from darts.executors import Executor, Policy
+from darts.display.progress import LineReporter
+from darts.executors.executor import Executor, Policy
+from darts.executors.processes import Processes
+from darts.executors.ray_cluster import join_cluster
+from darts.executors.ray_workers import RayWorkers
+from darts.executors.stopping import Stop
+from darts.executors.workers import Workers
 from darts.pipelines.base import _BasePipeline
-from darts.processes import Processes
-from darts.progress import LineReporter
-from darts.ray_cluster import join_cluster
-from darts.ray_workers import RayWorkers
-from darts.stopping import Stop
+from darts.records.events import Ready
 from darts.tiles import Tile
-from darts.workers import Workers
 from darts_segmentation import save_checkpoint
 from darts_utils.testing import optical_tile, utm_geobox
 

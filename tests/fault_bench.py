@@ -14,7 +14,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import torch
 
-from darts.ledger import Outcome, RunStart, made, read_ledgers
+from darts.records.ledger import Outcome, RunStart, made, read_ledgers
 from darts_segmentation import save_checkpoint
 from tests.conftest import OPTICAL, TINY, Sample, write_small_scene
 from tests.fork_server import ForkServer, Job

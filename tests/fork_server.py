@@ -23,8 +23,8 @@ IMPORTS = (
     "cffi", "dask.array", "geopandas", "h5netcdf", "icechunk", "numba", "odc.geo.xr", "pandas", "PIL.Image",
     "pyarrow.dataset", "pyarrow.pandas_compat", "pycparser", "pyogrio", "rasterio.shutil", "scipy.linalg",
     "scipy.ndimage", "segmentation_models_pytorch", "tomli_w", "torch", "zarr",
-    "darts.commands.run", "darts.commands.verify", "darts.lane", "darts.pipelines.running", "darts.plan",
-    "darts.processes", "darts.run_report", "darts.verify", "darts_export.outline_kernels",
+    "darts.commands.run", "darts.commands.verify", "darts.executors.lane", "darts.pipelines.running", "darts.plan",
+    "darts.executors.processes", "darts.report.run_report", "darts.records.verify", "darts_export.outline_kernels",
 )  # fmt: skip
 
 FILE_OPERATIONS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"})

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from darts.ledger import LEDGER_NAME
+from darts.records.ledger import LEDGER_NAME
 from tests.conftest import OPTICAL, Sample
 from tests.fault_bench import (
     FILES,

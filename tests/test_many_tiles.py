@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from darts.ledger import LEDGER_NAME, Outcome, RunEnd, RunStart, made, read_ledgers
+from darts.records.ledger import LEDGER_NAME, Outcome, RunEnd, RunStart, made, read_ledgers
 from tests.conftest import OPTICAL, Sample, results_of, save_tiny_model, write_small_scene
 
 TILES = tuple(f"t{n}" for n in range(5))
@@ -125,7 +125,8 @@ def held(output: Path, shard: str) -> Iterator[int]:
     """Let another process hold a folder."""
     output.mkdir(exist_ok=True)
     code = (
-        "import sys; from pathlib import Path; from darts.run_lock import hold_output; from darts.sharding import *\n"
+        "import sys; from pathlib import Path\n"
+        "from darts.records.run_lock import hold_output; from darts.records.sharding import parse_shard\n"
         "with hold_output(Path(sys.argv[1]), parse_shard(sys.argv[2]) if sys.argv[2] else None):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

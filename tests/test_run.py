@@ -19,7 +19,7 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from darts.ledger import Ledger
+from darts.records.ledger import Ledger
 from darts.timings import STEPS
 from tests.conftest import Sample, results_of, write_dn, write_small_scene
 

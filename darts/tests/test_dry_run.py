@@ -1,7 +1,7 @@
 import pytest
 
-from darts.dry_run import TilePreview, print_dry_run
 from darts.needs import Needs
+from darts.pipelines.dry_run import TilePreview, print_dry_run
 
 NEEDS = Needs({"full": ("red", "slope", "tc_wetness"), "optical": ("red",)}, ("slope", "tc_wetness"))
 

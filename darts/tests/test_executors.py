@@ -4,10 +4,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from darts.events import Dropped, Event, Fill, Finished, Job, Lost, Ready, Step
-from darts.executors import LOST, MOST_LOSSES, Executor, Policy
-from darts.ledger import Outcome
-from darts.stopping import Stop
+from darts.executors.executor import LOST, MOST_LOSSES, Executor, Policy
+from darts.executors.stopping import Stop
+from darts.records.events import Dropped, Event, Fill, Finished, Job, Lost, Ready, Step
+from darts.records.ledger import Outcome
 from darts.tiles import Tile
 
 

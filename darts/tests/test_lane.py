@@ -16,10 +16,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darts.attempts import is_transient
-from darts.events import Dropped, Event, Fill, Finished, Job, Step
-from darts.gate import MemoryGate
-from darts.lane import WINDOW, Lane
+from darts.executors.attempts import is_transient
+from darts.executors.gate import MemoryGate
+from darts.executors.lane import WINDOW, Lane
+from darts.records.events import Dropped, Event, Fill, Finished, Job, Step
 from darts.tiles import Inputs, Tile
 from darts.timings import TileClock
 from darts_utils.errors import RemoteError, StoreError
@@ -229,7 +229,7 @@ def test_a_tile_is_told_of_even_where_the_device_broke(tmp_path: Path, monkeypat
     def refuse() -> None:
         raise RuntimeError("an illegal access was met")
 
-    monkeypatch.setattr("darts.attempts._empty_device_caches", refuse)
+    monkeypatch.setattr("darts.executors.attempts._empty_device_caches", refuse)
     assert ends(run_all(Broken(tmp_path), 2)) == {"t0": "failed", "t1": "failed"}
 
 

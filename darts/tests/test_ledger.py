@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darts.ledger import (
+from darts.records.ledger import (
     LEDGER_NAME,
     Ledger,
     Outcome,
@@ -25,7 +25,7 @@ from darts.ledger import (
     read_ledgers,
     require_ledgers,
 )
-from darts.sharding import Shard
+from darts.records.sharding import Shard
 from darts_utils.errors import ConfigError, StoreError
 
 START = RunStart(
@@ -193,7 +193,7 @@ def test_last_outcomes_leave_out_skips_that_say_nothing_new_and_made_wants_files
 WRITER = """
 import sys
 from pathlib import Path
-from darts.ledger import Ledger, Outcome
+from darts.records.ledger import Ledger, Outcome
 ledger = Ledger(Path(sys.argv[1]))
 for n in range(10**6):
     ledger.append(Outcome(tile_id=str(n), output_path="", status="success", error="x" * (n % 5000)))
@@ -220,7 +220,7 @@ def test_a_kill_loses_nothing_that_was_appended(tmp_path: Path) -> None:
 FILLER = """
 import sys
 from pathlib import Path
-from darts.ledger import Ledger, Outcome
+from darts.records.ledger import Ledger, Outcome
 folder = Path(sys.argv[1])
 ledger = Ledger(folder)
 told = 0

@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
-from darts.preparation import Download, Preparation, fetch_all, print_preparation, receiving, total_bytes
-from darts.transfers import SILENT
+from darts.display.transfers import SILENT
+from darts.pipelines.preparation import Download, Preparation, fetch_all, print_preparation, receiving, total_bytes
 
 
 def test_a_failed_download_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:

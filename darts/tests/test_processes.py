@@ -10,24 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from darts.crew import Crew, Member
-from darts.events import Job
-from darts.ledger import Outcome
+from darts.executors.crew import Crew, Member
+from darts.executors.processes import Processes, _Child
 from darts.pipelines import Sentinel2Pipeline
 from darts.pipelines.summary import RunSummary
-from darts.processes import Processes, _Child
-from darts.serving import for_worker
-from darts.sharding import parse_shard
+from darts.records.events import Job
+from darts.records.ledger import Outcome
+from darts.records.sharding import parse_shard
 from darts.tiles import Tile
 from darts_utils.errors import ConfigError
 
 SCRIPT = """
-from darts.processes import Processes
-from darts_utils.paths import DefaultPaths
+from darts.executors.processes import Processes
 
 class Pipeline:
-    default_dirs = DefaultPaths()
-    memory_budget = None
+    def for_worker(self, device, memory):
+        return self
 
 def work():
     Processes(Pipeline(), ["cpu"], memory=None, n_tiles=1)
@@ -81,7 +79,7 @@ def test_most_failures_are_a_number(tmp_path: Path, most: int) -> None:
 def test_a_pipeline_that_downloaded_can_be_sent(tmp_path: Path) -> None:
     pipeline = Sentinel2Pipeline(scene_ids=["a"], raw_data_store=tmp_path)
     pipeline._report = threading.Lock()  # type: ignore[assignment, misc]  # as a display holds
-    assert pickle.loads(pickle.dumps(for_worker(pipeline, "cpu", None))).device == "cpu"
+    assert pickle.loads(pickle.dumps(pipeline.for_worker("cpu", None))).device == "cpu"
 
 
 def test_all_that_asks_for_tiles_hears_of_the_share_alone(tmp_path: Path) -> None:

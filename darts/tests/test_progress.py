@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from darts.cli import run_command_line
-from darts.console import ALIKE, Failure, grouped, print_summary
-from darts.course import RATE_OVER_S, RATE_OVER_TILES, Course
-from darts.events import Fill
-from darts.ledger import Outcome
-from darts.live_display import LiveReporter, live_display
-from darts.logs import configure_logging, json_line, log_flags, log_to_file, logger, logs_json
-from darts.machine_use import GpuUse, MachineUse, process_tree_use, read_gpus
-from darts.progress import FILL_EVERY_S, LineReporter, reporting
+from darts.display.console import ALIKE, Failure, grouped, print_summary
+from darts.display.course import RATE_OVER_S, RATE_OVER_TILES, Course
+from darts.display.live_display import LiveReporter, live_display
+from darts.display.logs import configure_logging, json_line, log_flags, log_to_file, logger, logs_json
+from darts.display.machine_use import GpuUse, MachineUse, process_tree_use, read_gpus
+from darts.display.progress import FILL_EVERY_S, LineReporter, reporting
+from darts.records.events import Fill
+from darts.records.ledger import Outcome
 from darts_utils.errors import StoreError
 
 HOSTILE = "[bold red]a[/bold red] [link=x]\x1b[2J\n{b} %s <i> \udc80"
@@ -247,9 +247,9 @@ def test_any_record_is_one_line_of_strict_json(message: str, args: list[Any], ev
 SCRIPT = """
     import logging, sys, threading, warnings
     from pathlib import Path
-    from darts.console import Failure, print_failures, print_summary, say
-    from darts.ledger import Outcome
-    from darts.logs import configure_logging, log_to_file
+    from darts.display.console import Failure, print_failures, print_summary, say
+    from darts.records.ledger import Outcome
+    from darts.display.logs import configure_logging, log_to_file
     configure_logging("x", as_json=True, verbosity=int(sys.argv[1]), log_dir=Path(sys.argv[2]))
     logging.getLogger("darts.some").info("two\\nlines \\udc80 %d", "not a number")
     logging.getLogger("some.library").warning("from a library")
@@ -468,7 +468,7 @@ def test_on_a_terminal_the_display_is_live_and_failures_scroll_above() -> None:
 
 def test_drawing_and_reporting_from_two_threads_neither_locks_nor_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     console, recorded = terminal()
-    monkeypatch.setattr("darts.live_display.REFRESH_PER_S", 500)
+    monkeypatch.setattr("darts.display.live_display.REFRESH_PER_S", 500)
     raised: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
 
@@ -493,7 +493,7 @@ def test_a_machine_that_cannot_be_read_stops_nothing(monkeypatch: pytest.MonkeyP
     def broken() -> None:
         raise RuntimeError("no such machine")
 
-    monkeypatch.setattr("darts.machine_use.process_tree_use", broken)
+    monkeypatch.setattr("darts.display.machine_use.process_tree_use", broken)
     raised: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
     with live_display(console, 1) as reporter:

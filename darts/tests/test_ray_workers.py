@@ -21,15 +21,15 @@ import psutil
 import pytest
 import xarray as xr
 
-from darts import ray_cluster, ray_workers
-from darts.crew import LEAST_WINDOW, MOST_DEATHS, Crew, Member
-from darts.events import Dropped, Finished, Job, Ready
-from darts.executors import LOST
-from darts.lane import WINDOW
-from darts.ledger import Outcome, last_outcomes, read_ledgers
+from darts.executors import ray_cluster, ray_workers
+from darts.executors.crew import LEAST_WINDOW, MOST_DEATHS, Crew, Member
+from darts.executors.executor import LOST
+from darts.executors.lane import WINDOW
+from darts.executors.ray_cluster import Share, join_cluster, share_of
 from darts.pipelines.base import _BasePipeline
 from darts.pipelines.summary import RunSummary
-from darts.ray_cluster import Share, join_cluster, share_of
+from darts.records.events import Dropped, Finished, Job, Ready
+from darts.records.ledger import Outcome, last_outcomes, read_ledgers
 from darts.tiles import Tile
 from darts_utils.errors import CheckpointError, ConfigError, DeviceError, StoreError
 
@@ -136,7 +136,7 @@ def disturbed(cluster: None, given: dict[str, Any], tmp_path_factory: pytest.Tem
     pipeline = Drawn(
         **given, output_data_dir=output, executor="ray", ray_workers=2, names=names, trap=folder, memory_budget="4GB"
     )
-    handler, progress = Collect(), logging.getLogger("darts.progress")
+    handler, progress = Collect(), logging.getLogger("darts.display.progress")
     progress.addHandler(handler)
     progress.setLevel(logging.DEBUG)
     summary = pipeline.run()
@@ -357,7 +357,7 @@ class Touch(logging.Handler):
 
 
 heard = Path("heard")
-logging.getLogger("darts.stopping").addHandler(Touch())
+logging.getLogger("darts.executors.stopping").addHandler(Touch())
 pipeline = Disturbing(**{given!r}, mode={mode!r}, driver=os.getpid(), heard=heard)
 summary = pipeline.run()
 print(f"{{len(summary.outcomes)}} of {{len(pipeline.names)}}, interrupted: {{summary.interrupted}}")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from darts.ledger import Outcome
-from darts.records import RunRecords
+from darts.records.ledger import Outcome
+from darts.records.run_records import RunRecords
 from darts.timings import STEPS, TileClock, Timings
 
 STARTED = datetime(2026, 7, 1, 12, 30, 0, tzinfo=UTC)

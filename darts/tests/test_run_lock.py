@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from darts.run_lock import hold_output, holders
-from darts.sharding import Shard, parse_shard
+from darts.records.run_lock import hold_output, holders
+from darts.records.sharding import Shard, parse_shard
 from darts_utils.errors import ConfigError, StoreError
 
 HOLDER = """
 import sys
 from pathlib import Path
-from darts.run_lock import hold_output
-from darts.sharding import parse_shard
+from darts.records.run_lock import hold_output
+from darts.records.sharding import parse_shard
 from darts_utils.errors import DartsError
 try:
     with hold_output(Path(sys.argv[1]), parse_shard(sys.argv[2]) if sys.argv[2] else None):
@@ -112,8 +112,8 @@ def test_a_holder_that_is_killed_lets_go(tmp_path: Path, hold: Hold, shard: str)
 IN_TURN = """
 import os, sys
 from pathlib import Path
-from darts.run_lock import hold_output
-from darts.sharding import Shard
+from darts.records.run_lock import hold_output
+from darts.records.sharding import Shard
 from darts_utils.errors import ConfigError
 folder, shard = Path(sys.argv[1]), Shard(1, 2) if sys.argv[2] else None
 print("ready", flush=True)

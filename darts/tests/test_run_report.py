@@ -22,12 +22,12 @@ from pyproj import Geod, Proj
 from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
-from darts.ledger import Outcome, Record, RunEnd, RunStart
-from darts.report_pictures import LONGEST_SIDE_PX, MOST_BYTES, MOST_PICTURES, evenly, shrink
-from darts.run_charts import MOST_BINS, bin_seconds, span_text
-from darts.run_report import LONGEST_ERROR, render_run_report, write_run_report
-from darts.run_story import tell_story
-from darts.tile_map import WIDTH, View, draw_map, look_at
+from darts.records.ledger import Outcome, Record, RunEnd, RunStart
+from darts.report.report_pictures import LONGEST_SIDE_PX, MOST_BYTES, MOST_PICTURES, evenly, shrink
+from darts.report.run_charts import MOST_BINS, bin_seconds, span_text
+from darts.report.run_report import LONGEST_ERROR, render_run_report, write_run_report
+from darts.report.run_story import tell_story
+from darts.report.tile_map import WIDTH, View, draw_map, look_at
 from darts.timings import STEPS
 
 RUN = "2026-07-01T12-30-00Z"
@@ -460,7 +460,7 @@ def test_texts_from_outside_stay_texts(tmp_path: Path) -> None:
 
 
 def test_long_errors_are_shortened_and_countless_ones_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("darts.run_report.MOST_FAILURES", 5)
+    monkeypatch.setattr("darts.report.run_report.MOST_FAILURES", 5)
     records = [failed(f"t{i}", f"{'A' if i < 6 else 'B'}: {'x' * 1000}") for i in range(10)]
     found = page(records)
     assert "A: 6 tiles" in found.text

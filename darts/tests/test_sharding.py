@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darts.sharding import Shard, parse_shard
+from darts.records.sharding import Shard, parse_shard
 from darts_utils.errors import ConfigError
 
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darts.cli import run_command_line
-from darts.ledger import Ledger, Outcome, Record, RunEnd, RunStart
-from darts.run_lock import Holder, hold_output
-from darts.sharding import Shard
-from darts.status import summarize
+from darts.records.ledger import Ledger, Outcome, Record, RunEnd, RunStart
+from darts.records.run_lock import Holder, hold_output
+from darts.records.sharding import Shard
+from darts.records.status import summarize
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -279,9 +279,9 @@ def test_json_is_one_object(tmp_path: Path, darts: Darts) -> None:
 HOLDING = """
 import os, socket, sys
 from pathlib import Path
-from darts.ledger import Ledger, RunStart
-from darts.run_lock import hold_output
-from darts.sharding import Shard
+from darts.records.ledger import Ledger, RunStart
+from darts.records.run_lock import hold_output
+from darts.records.sharding import Shard
 folder, shard = Path(sys.argv[1]), Shard(1, 2)
 with hold_output(folder, shard):
     print("holds", flush=True)

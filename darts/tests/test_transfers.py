@@ -3,12 +3,12 @@ import threading
 
 import pytest
 
-from darts.transfers import TransferState, duration_text, size_text, transferring
+from darts.display.transfers import TransferState, duration_text, size_text, transferring
 
 
 def test_the_state_tells_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("darts.transfers.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("darts.display.transfers.time.monotonic", lambda: clock[0])
     state = TransferState("scenes", 4, 1_000_000)
     clock[0] += 10
     state.add(items=1, n_bytes=250_000)
@@ -17,7 +17,7 @@ def test_the_state_tells_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatc
 
 def test_without_sizes_the_time_left_goes_by_items(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("darts.transfers.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("darts.display.transfers.time.monotonic", lambda: clock[0])
     state = TransferState("chunks", 3, None)
     assert state.text() == "0 of 3 chunks"
     clock[0] = 60
@@ -29,7 +29,7 @@ def test_without_sizes_the_time_left_goes_by_items(monkeypatch: pytest.MonkeyPat
 
 def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("darts.transfers.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("darts.display.transfers.time.monotonic", lambda: clock[0])
     state = TransferState("scenes", 2, 10_000_000)
     state.add(n_bytes=5_000_000)
     for _ in range(200):  # a dead network

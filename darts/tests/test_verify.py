@@ -17,10 +17,10 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from darts.cli import run_command_line
-from darts.ledger import Ledger, Outcome, RunEnd, RunStart
-from darts.run_lock import hold_output
-from darts.sharding import Shard
-from darts.verify import Verification, verify_output
+from darts.records.ledger import Ledger, Outcome, RunEnd, RunStart
+from darts.records.run_lock import hold_output
+from darts.records.sharding import Shard
+from darts.records.verify import Verification, verify_output
 from darts_export import export_tile
 from darts_utils.store import replacing
 

@@ -11,8 +11,8 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from darts.config import ConfigFile, read_config
-from darts.console import say
-from darts.logs import configure_logging
+from darts.display.console import say
+from darts.display.logs import configure_logging
 from darts_utils.errors import DartsError
 
 EXIT_NOTHING_STARTED = 2

@@ -13,9 +13,9 @@ import xarray as xr
 
 from darts import __version__
 from darts.auxiliary import AuxiliaryOptions
-from darts.events import Ready
 from darts.inputs import load_inputs
 from darts.needs import needed_features
+from darts.records.events import Ready
 from darts.strips import WORKING_BYTES_PX, FeatureRows, bytes_as_a_whole
 from darts.tiles import Inputs, Source, Tile
 from darts.timings import TileClock

@@ -7,8 +7,8 @@ from typing import Literal
 
 import tomli_w
 
-from darts.console import say
-from darts.logs import log_flags
+from darts.display.console import say
+from darts.display.logs import log_flags
 from darts_utils.errors import ConfigError
 
 logger = logging.getLogger("darts.demo")

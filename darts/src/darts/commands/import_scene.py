@@ -235,7 +235,7 @@ def _import_all(scenes: Sequence[_Scene], overwrite: bool) -> int:
 
 
 def _print_outcomes(outcomes: Sequence[tuple[Path, str, str]]) -> None:
-    from darts.console import Failure, print_failures, say
+    from darts.display.console import Failure, print_failures, say
 
     count = {state: sum(status == state for _, status, _ in outcomes) for state in ("imported", "skipped", "failed")}
     say(f"{len(outcomes)} scenes: " + ", ".join(f"{n} {state}" for state, n in count.items()))

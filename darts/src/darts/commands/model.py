@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from darts.plain_text import one_line
+from darts.display.plain_text import one_line
 from darts_utils.errors import CheckpointError, ConfigError, DartsError
 
 Flag = Annotated[bool, Parameter(negative="")]

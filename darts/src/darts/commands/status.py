@@ -10,11 +10,11 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from darts.ledger import read_ledgers, require_ledgers
-from darts.plain_text import one_line
-from darts.run_lock import holders
-from darts.run_status import RunStatus
-from darts.status import Summary, summarize
+from darts.display.plain_text import one_line
+from darts.records.ledger import read_ledgers, require_ledgers
+from darts.records.run_lock import holders
+from darts.records.run_status import RunStatus
+from darts.records.status import Summary, summarize
 
 Flag = Annotated[bool, Parameter(negative="")]
 

@@ -8,11 +8,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from darts.logs import live_console
-from darts.plain_text import one_line
+from darts.display.logs import live_console
+from darts.display.plain_text import one_line
 
 if TYPE_CHECKING:
-    from darts.verify import Finding, Verification
+    from darts.records.verify import Finding, Verification
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -30,7 +30,7 @@ def verify(output: Path, /, *, quick: Flag = False) -> int:
     quick
         Compare sizes alone.
     """
-    from darts.verify import verify_output  # it loads rasterio and more, which --help can do without
+    from darts.records.verify import verify_output  # it loads rasterio and more, which --help can do without
 
     columns = (TextColumn("checking tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = live_console()

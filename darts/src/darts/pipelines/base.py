@@ -1,19 +1,20 @@
 """What all pipelines share: parameters, checks, and the course of a run."""
 
+import copy
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from darts.display.transfers import SILENT, TransferDisplay
 from darts.memory import memory_budget
 from darts.pipelines.options import SharedOptions
 from darts.pipelines.summary import RunSummary
-from darts.sharding import parse_shard
+from darts.records.sharding import parse_shard
 from darts.tiles import Source, Tile
-from darts.transfers import SILENT, TransferDisplay
 from darts_utils.arrays import resolve_device
 from darts_utils.errors import ConfigError, DartsError, NotBuiltError
 from darts_utils.paths import DefaultPaths
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from darts.auxiliary import AuxiliaryOptions
+    from darts.pipelines.preparation import Preparation
     from darts.plan import Plan
-    from darts.preparation import Preparation
     from darts_acquisition import EarthEngineSource
 
 logger = logging.getLogger("darts.pipelines")
@@ -85,7 +86,7 @@ class _BasePipeline(SharedOptions, ABC):
 
         A tile whose area is not known is left out, and `_areas_unknown` tells why.
         """
-        from darts.tile_areas import tile_areas
+        from darts.pipelines.tile_areas import tile_areas
 
         found = []
         self._areas_unknown = {}  # type: ignore[misc]  # an instance's own, over the class default
@@ -162,8 +163,8 @@ class _BasePipeline(SharedOptions, ABC):
             )
         dirs = self.default_dirs.resolve()
         self._check()
+        from darts.pipelines.preparation import Preparation
         from darts.pipelines.preparing import prepare, print_plans
-        from darts.preparation import Preparation
 
         self._preparing = True  # type: ignore[misc]  # an instance's own, over the class default
         try:
@@ -234,6 +235,16 @@ class _BasePipeline(SharedOptions, ABC):
         check_bands(plan.required_bands, self._optical_bands())
         self._use_bands(plan.required_bands)
         return plan
+
+    def for_worker(self, device: str | int, memory: str | None) -> Self:
+        """Return a copy for a worker elsewhere, where the environment may be another one."""
+        worker = copy.copy(self)
+        worker.device = device  # type: ignore[assignment]
+        worker.memory_budget = memory
+        worker.default_dirs = self.default_dirs.resolve()
+        worker._tiles_found = []  # type: ignore[misc]  # it hears of its tiles one by one
+        worker._report = SILENT  # type: ignore[misc]  # the display of an earlier download stays here
+        return worker
 
     def _auxiliary(self, dirs: DefaultPaths) -> "AuxiliaryOptions":
         from darts.auxiliary import AuxiliaryOptions

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from darts.memory import memory_budget
-from darts.sharding import parse_shard
+from darts.records.sharding import parse_shard
 from darts_utils.arrays import resolve_device
 from darts_utils.errors import ConfigError
 from darts_utils.layers import threshold_suffix

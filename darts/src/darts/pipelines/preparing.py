@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from darts.auxiliary import CubeNeed, cubes_needed
-from darts.dry_run import TilePreview, print_dry_run
 from darts.needs import Needs, everything, model_names, models_in, read_needs
-from darts.preparation import Download, Preparation, fetch_all, print_preparation, receiving, total_bytes
+from darts.pipelines.dry_run import TilePreview, print_dry_run
+from darts.pipelines.preparation import Download, Preparation, fetch_all, print_preparation, receiving, total_bytes
 from darts.tiles import Tile
 from darts_export import missing_outputs
 from darts_utils.errors import DartsError

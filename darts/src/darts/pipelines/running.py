@@ -12,21 +12,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darts.console import print_summary
-from darts.executors import Executor, Policy
-from darts.ledger import Ledger, Outcome, Record, RunEnd, RunStart, last_outcomes, made, now, read_ledgers
-from darts.logs import log_to_file
+from darts.display.console import print_summary
+from darts.display.logs import log_to_file
+from darts.display.progress import reporting
+from darts.executors.executor import Executor, Policy
+from darts.executors.stopping import Stop, stopping_on_signals
+from darts.executors.workers import Workers, start_workers
 from darts.pipelines.summary import RunSummary
-from darts.progress import reporting
-from darts.records import RunRecords
-from darts.restart import refuse_other_options
-from darts.run_lock import check_free, hold_output
-from darts.run_report import write_run_report
-from darts.sharding import Shard
-from darts.stopping import Stop, stopping_on_signals
+from darts.records.ledger import Ledger, Outcome, Record, RunEnd, RunStart, last_outcomes, made, now, read_ledgers
+from darts.records.restart import refuse_other_options
+from darts.records.run_lock import check_free, hold_output
+from darts.records.run_records import RunRecords
+from darts.records.sharding import Shard
+from darts.report.run_report import write_run_report
 from darts.tiles import Tile
 from darts.timings import Timings
-from darts.workers import Workers, start_workers
 from darts_utils.errors import DartsError, StoreError
 from darts_utils.paths import DefaultPaths
 

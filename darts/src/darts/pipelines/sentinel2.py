@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from odc.geo.geobox import GeoBox
 
-    from darts.preparation import Preparation
+    from darts.pipelines.preparation import Preparation
 
 logger = logging.getLogger("darts.pipelines")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from darts.ledger import Outcome
+from darts.records.ledger import Outcome
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Who works on the tiles: this process, several, or a cluster."""
