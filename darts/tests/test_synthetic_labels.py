@@ -33,15 +33,28 @@ def test_a_site_is_laid_out_as_the_published_labels(site: SyntheticSite) -> None
     assert site.footprints.name == "ImageFootprints_synthetic_6.gpkg"
     labels, footprints = gpd.read_file(site.labels), gpd.read_file(site.footprints)
     assert labels.crs.to_epsg() == footprints.crs.to_epsg() == 4326
-    assert set(labels.label) == {1}
+    assert set(labels.label) == {1, 2}
     assert set(labels.region) == {"synthetic-6"}
     assert set(labels.image_id) == set(footprints.image_id) == {landscape.scene_id}
     assert set(labels.image_date) == {landscape.acquisition_time.date().isoformat()}
-    assert len(labels) == (landscape.polygons.kind == "slump").sum() > 0
+    assert (labels.label == 1).sum() == (landscape.polygons.kind == "slump").sum() > 0
     assert (landscape.polygons.kind == "stabilised").any()  # is no label
     read = read_labels(LabelOptions(labels=[site.folder]))
     assert read.problems == ()
     assert read.footprints.region.tolist() == ["synthetic-6"]
+
+
+def test_clouds_are_to_be_ignored_pixel_by_pixel(tmp_path: Path) -> None:
+    cloudy = write_synthetic_site(tmp_path / "site", 8, SIZE)
+    landscape = generate_landscape(8, SIZE)
+    labels = read_labels(LabelOptions(labels=[cloudy.folder]))
+    options = CreateOptions(bands=["red"], patch_size=SIZE, min_labelled=0, min_quality=1)
+    create_dataset(tmp_path / "ds", labels, cloudy.scenes(), options, ANYTHING)
+    expected = (landscape.truth > 0).astype("uint8")
+    cloud = np.isin(landscape.scl, (8, 9))
+    assert (expected[cloud] == 1).any()  # slumps that nobody could see
+    expected[cloud | (landscape.scl == 0)] = 2
+    np.testing.assert_array_equal(PatchDataset.open(tmp_path / "ds").read_labels(0), expected)
 
 
 def test_patches_hold_the_planted_slumps_and_the_features_of_a_run(site: SyntheticSite, tmp_path: Path) -> None:

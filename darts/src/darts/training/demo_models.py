@@ -114,7 +114,17 @@ def train_demo_models(folder: Path, recipe: Recipe, *, workers: int | None = Non
     for best, file in zip(made, models.values(), strict=True):
         with replacing(file) as temporary:
             shutil.copyfile(best, temporary)
-    yield from _tested(models, recipe, sites)
+    total: SeedScores | None = None
+    with _mapping(min(workers, len(recipe.test_seeds))) as each_of:
+        places = [sites / f"site-{seed}-{recipe.size}" for seed in recipe.test_seeds]
+        tested = each_of(_tested, recipe.test_seeds, places, repeat(recipe.size), repeat(models))
+        for seed, scores in zip(recipe.test_seeds, tested, strict=True):
+            total = scores if total is None else total + scores
+            yield str(seed), scores
+    if total is not None:
+        for name, file in models.items():
+            _note_scores(file, recipe.test_seeds, total.objects[name], total.pixels[name])
+        yield "all", total
 
 
 def table_row(name: str, scores: SeedScores, models: Sequence[str]) -> str:
@@ -136,8 +146,14 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_use_one_thread) as pool:
         yield pool.map
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _splits(dataset: Path, validated: Sequence[int]) -> dict[str, list[int]]:
@@ -159,23 +175,16 @@ def _fit(options: dict[str, Any], folder: Path, splits: dict[str, list[int]]) ->
     return fit(FitOptions(**options), folder, splits=splits)
 
 
-def _tested(models: Mapping[str, Path], recipe: Recipe, sites: Path) -> Iterator[tuple[str, SeedScores]]:
+def _tested(seed: int, place: Path, size: int, models: Mapping[str, Path]) -> SeedScores:
+    """Return the scores on one landscape."""
     from darts_ensemble import EnsembleV1
 
+    site = write_synthetic_site(place, seed, size)
+    tile = load_demo_tile(site.folder)
+    outlines = gpd.read_file(site.folder / TRUTH_FILE)
+    truth = rasterize_truth(outlines, tile.odc.geobox.shape, tile.odc.geobox.transform)
     ensemble = EnsembleV1(dict(models), device="cpu")
-    total: SeedScores | None = None
-    for seed in recipe.test_seeds:
-        site = write_synthetic_site(sites / f"site-{seed}-{recipe.size}", seed, recipe.size)
-        tile = load_demo_tile(site.folder)
-        outlines = gpd.read_file(site.folder / TRUTH_FILE)
-        truth = rasterize_truth(outlines, tile.odc.geobox.shape, tile.odc.geobox.transform)
-        scores = _score(tile, truth, ensemble.segment_tile(tile, keep_inputs=len(models) > 1), list(models))
-        total = scores if total is None else total + scores
-        yield str(seed), scores
-    if total is not None:
-        for name, file in models.items():
-            _note_scores(file, recipe.test_seeds, total.objects[name], total.pixels[name])
-        yield "all", total
+    return _score(tile, truth, ensemble.segment_tile(tile, keep_inputs=len(models) > 1), list(models))
 
 
 def _score(tile: xr.Dataset, truth: np.ndarray, segmented: xr.Dataset, models: list[str]) -> SeedScores:

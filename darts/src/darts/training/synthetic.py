@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
+import numpy as np
 import shapely
+from rasterio.features import shapes
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from darts.demo.landscape import Landscape, generate_landscape
+from darts.demo.score import CLOUD_CLASSES
 from darts.demo.write import demo_paths, write_demo_data
 from darts.pipelines.sentinel2 import Sentinel2Pipeline
 from darts.training.creating import create_dataset, dataset_form
@@ -23,6 +28,7 @@ from darts.training.labels import read_labels
 from darts.training.options import CreateOptions, LabelOptions, MatchOptions
 from darts.training.samples import CreateSummary
 from darts.training.scenes import SceneSource, sentinel2_scenes
+from darts.training.targets import IGNORE, SLUMP
 from darts_acquisition.areas import read_areas
 from darts_utils.errors import ConfigError, MissingDataError
 from darts_utils.paths import DefaultPaths
@@ -53,7 +59,7 @@ class SyntheticSite:
 
     @property
     def labels(self) -> Path:
-        """Outlines of its active slumps, also of those under clouds, which quality leaves out."""
+        """Outlines of its active slumps, also of those under clouds, and the clouds as areas to ignore."""
         return self.folder / f"{LABELS}_synthetic_{self.seed}.gpkg"
 
     @property
@@ -70,8 +76,8 @@ def write_synthetic_site(folder: Path, seed: int, size: int = 1024) -> Synthetic
     """Write the landscape of a seed as a site, and return it; a site that is there stays.
 
     Scene and cubes are laid out as by `darts demo`, labels as published: `TrainingLabel_synthetic_<seed>.gpkg` and
-    `ImageFootprints_synthetic_<seed>.gpkg`. Stabilised slumps are background. The folder appears whole or not
-    at all.
+    `ImageFootprints_synthetic_<seed>.gpkg`. Stabilised slumps are background, clouds are to be ignored. The folder
+    appears whole or not at all.
 
     Raises:
         ConfigError: the folder holds something else, or `size` is out of range.
@@ -126,7 +132,7 @@ def create_synthetic_dataset(
     with _written_sites(waiting, scratch, size, min(workers, len(waiting))) as sites:
         for site in sites:
             labels = read_labels(LabelOptions(labels=[site.labels]))
-            # The swath may cut a corner off, and nobody draws other labels for clouds: quality knows both.
+            # Every landscape is wanted: quality knows the corner that the swath cuts off, the labels the clouds.
             anything = MatchOptions(max_days=0, min_cover=0, max_cloud=1)
             summary += create_dataset(dataset, labels, site.scenes(), options, anything, on_sample=on_sample)
     return summary
@@ -135,22 +141,23 @@ def create_synthetic_dataset(
 def _write_labels(landscape: Landscape, site: SyntheticSite) -> None:
     slumps = landscape.polygons[landscape.polygons["kind"] == "slump"]
     date = f"{landscape.acquisition_time:%Y-%m-%d}"
+    outlines = [*read_areas(slumps)] if len(slumps) else []
+    clouds = _clouds(landscape)
     labels = gpd.GeoDataFrame(
         {
             "image_id": landscape.scene_id,
             "image_date": date,
             "region": site.region,
             "site": None,
-            "label": 1,
-            "id": slumps["id"],
+            "label": [SLUMP] * len(outlines) + [IGNORE] * len(clouds),
+            "id": [*slumps["id"], *range(-1, -len(clouds) - 1, -1)],
             "datasource": "synthetic",
             "author": "darts.demo",
             "subset": False,
-            "target": "Retrogressive Thaw Slumps",
+            "target": ["Retrogressive Thaw Slumps"] * len(outlines) + ["Cloud"] * len(clouds),
         },
-        geometry=list(read_areas(slumps)) if len(slumps) else [],
+        geometry=outlines + clouds,
         crs=LONLAT,
-        index=slumps.index,
     )
     outline = shapely.union_all(list(read_areas(landscape.geobox)))
     footprints = gpd.GeoDataFrame(
@@ -169,6 +176,14 @@ def _write_labels(landscape: Landscape, site: SyntheticSite) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*geometry")  # of a table without rows
             table.to_file(file, layer=file.stem, driver="GPKG", geometry_type="MultiPolygon", promote_to_multi=True)
+
+
+def _clouds(landscape: Landscape) -> list[BaseGeometry]:
+    """Return the outlines of clouds, along the edges of pixels, in EPSG:4326."""
+    cloud = np.isin(landscape.scl, CLOUD_CLASSES)
+    found = shapes(cloud.astype("uint8"), mask=cloud, transform=landscape.geobox.affine)
+    outlines = gpd.GeoSeries([shape(outline) for outline, _ in found], crs=str(landscape.geobox.crs))
+    return [*read_areas(outlines)] if len(outlines) else []
 
 
 def _regions_of(dataset: Path) -> set[str]:
