@@ -65,7 +65,7 @@ def test_the_plain_rule_fails_on_a_landscape_it_was_not_tuned_on(folder: Path, l
     edge = edge_zone(scl != 0)
     found = apply_rule(tile["ndvi"].to_numpy(), tile["slope"].to_numpy(), scl, ~edge, RULE)
     score = score_objects(found, landscape.truth, ~edge, cloud=np.isin(scl, (8, 9)), edge=edge)
-    assert score.planted > 0
+    assert score.there > 0
     assert score.f1 <= 0.5
 
 

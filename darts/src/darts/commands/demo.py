@@ -90,7 +90,7 @@ def _print_scores(folder: Path, scene_id: str, config: Path) -> None:
     results = folder / "output" / scene_id
     score = score_demo(results, folder / "truth.gpkg")
     say(
-        f"\nPlanted slumps found: {score.objects.found} of {score.objects.planted} that count "
+        f"\nPlanted slumps found: {score.objects.tp} of {score.objects.there} that count "
         "(IoU ≥ 0.3; not those mostly under cloud, cut by the edge, or too small)"
     )
     say(

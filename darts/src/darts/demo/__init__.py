@@ -3,7 +3,7 @@
 from darts.demo.bundled import bundled_models
 from darts.demo.landscape import Landscape, generate_landscape
 from darts.demo.rule import RULE, Rule, RuleScene, apply_rule, tune_rule
-from darts.demo.score import DemoScore, Score, edge_zone, rasterize_truth, score_demo, score_objects, score_pixels
+from darts.demo.score import DemoScore, edge_zone, rasterize_truth, score_demo, score_objects, score_pixels
 from darts.demo.write import demo_paths, load_demo_tile, write_demo_data
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Landscape",
     "Rule",
     "RuleScene",
-    "Score",
     "apply_rule",
     "bundled_models",
     "demo_paths",

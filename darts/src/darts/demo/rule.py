@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from darts.demo.score import Score, score_objects
+from darts.demo.score import score_objects
 from darts.demo.types import Field, Labels, Mask
+
+if TYPE_CHECKING:
+    from darts_segmentation.training.scores import ObjectCounts
 
 HIDDEN_CLASSES = (0, 1, 3, 6, 8, 9, 11)
 """Scene classes that the rule leaves out (no data, shadow, water, cloud, snow): a help that the models do without."""
@@ -32,7 +36,7 @@ class Rule:
 
 
 RULE = Rule(ndvi=0.22, slope=1.0, min_size_px=50)
-"""The best of the grid search over the training seeds (`tools/train_demo_models.py rule`)."""
+"""The best of the grid search over the training seeds (`benchmarks/demo_rule.py`)."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ def apply_rule(ndvi: Field, slope: Field, scl: Labels, extent: Mask, rule: Rule)
     return labels
 
 
-def tune_rule(scenes: Sequence[RuleScene]) -> tuple[Rule, Score]:
+def tune_rule(scenes: Sequence[RuleScene]) -> "tuple[Rule, ObjectCounts]":
     """Return the rule with the best object F1 over all scenes together, and its score: grid search over all options."""
-    scores: dict[Rule, Score] = {}
+    scores: dict[Rule, ObjectCounts] = {}
     for below, above in product((True, False), repeat=2):
         for ndvi, slope in product(NDVI_STEPS, SLOPE_STEPS):
             rule = Rule(ndvi=ndvi, slope=slope, ndvi_below=below, slope_above=above, min_size_px=SIZE_STEPS[0])
@@ -72,7 +76,7 @@ def tune_rule(scenes: Sequence[RuleScene]) -> tuple[Rule, Score]:
                     labels[(sizes < size)[labels]] = 0
                     key = replace(rule, min_size_px=size)
                     score = score_objects(labels, scene.truth, scene.extent, cloud=scene.cloud, edge=scene.edge)
-                    scores[key] = scores.get(key, Score()) + score
+                    scores[key] = scores[key] + score if key in scores else score
     best = max(scores, key=lambda rule: scores[rule].f1)
     return best, scores[best]
 

@@ -2,71 +2,35 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import geopandas as gpd
 import numpy as np
 import rasterio
 from rasterio import features
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 
 from darts.demo.types import Labels, Mask
 from darts_utils.errors import GridMismatchError, MissingDataError
 
+if TYPE_CHECKING:
+    from darts_segmentation.training.scores import Hits, ObjectCounts
+
 MIN_IOU = 0.3
 """A detection is a slump's when their intersection is at least this share of their union."""
+MIN_OBJECT_SIZE = 32
+"""Smaller slumps do not count; in pixels, the smallest object that a run keeps by default."""
 CLOUD_CLASSES = (8, 9)
 """Scene classes under which the ground cannot be seen."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Counts of hits and errors, of objects or of pixels; scores of several scenes add up."""
-
-    found: int = 0
-    """Of what is there, how much was found (true positives)."""
-    missed: int = 0
-    """Of what is there, how much was not (false negatives)."""
-    false: int = 0
-    """Found where nothing is (false positives)."""
-    ignored: int = 0
-    """Planted slumps that do not count."""
-
-    def __add__(self, other: "Score") -> "Score":
-        return Score(
-            self.found + other.found, self.missed + other.missed, self.false + other.false, self.ignored + other.ignored
-        )
-
-    @property
-    def planted(self) -> int:
-        """What there is to find."""
-        return self.found + self.missed
-
-    @property
-    def precision(self) -> float:
-        """Share of what was found that is right; 1 where nothing was found."""
-        return self.found / (self.found + self.false) if self.found + self.false else 1.0
-
-    @property
-    def recall(self) -> float:
-        """Share of what is there that was found; 1 where nothing is there."""
-        return self.found / self.planted if self.planted else 1.0
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        total = 2 * self.found + self.missed + self.false
-        return 2 * self.found / total if total else 1.0
 
 
 @dataclass(frozen=True)
 class DemoScore:
     """Scores of one run of the demo."""
 
-    objects: Score
-    pixels: Score
-    rule: Score
+    objects: "ObjectCounts"
+    pixels: "Hits"
+    rule: "ObjectCounts"
     """By object, of the plain rule on NDVI and slope."""
 
 
@@ -103,8 +67,8 @@ def score_demo(results: Path, truth: Path) -> DemoScore:
 
 def score_objects(
     predicted: Labels | Mask, truth: Labels, extent: Mask, *, cloud: Mask | None = None, edge: Mask | None = None,
-    min_object_size: int = 32, min_iou: float = MIN_IOU,
-) -> Score:  # fmt: skip
+    min_object_size: int = MIN_OBJECT_SIZE, min_iou: float = MIN_IOU,
+) -> "ObjectCounts":  # fmt: skip
     """Return how many planted slumps were found, matched one to one at an IoU of at least `min_iou`.
 
     Args:
@@ -113,65 +77,44 @@ def score_objects(
         extent: where a detection could be made.
         cloud: where the ground cannot be seen.
         edge: where the scene's edge cuts objects off (`edge_zone`).
-        min_object_size: smaller slumps do not count.
+        min_object_size: smaller slumps and detections do not count.
         min_iou: see above.
 
-    A slump does not count, neither as found nor as missed, when more than half of it is outside `extent` or under
-    `cloud`, when it touches `edge`, or when it is smaller than `min_object_size`; a detection that matches such a
-    slump, or has more than half of its pixels on such slumps, is no error.
+    A slump that touches `edge` does not count. What is outside `extent` or under `cloud` is ignored, with the rules of
+    `darts_segmentation.training.scores.overlap_objects`.
 
     Raises:
         GridMismatchError: the arrays differ in shape.
     """
+    # A landscape is drawn without torch, which comes with this.
+    from darts_segmentation.training.scores import overlap_objects
+
     _check_shapes(predicted, truth, extent)
-    if predicted.dtype == bool:
-        predicted = np.asarray(cv2.connectedComponents(predicted.astype("uint8"), connectivity=8)[1], "int32")
-    ignored = _ignored(truth, extent, cloud, edge, min_object_size)
-    sizes = np.bincount(predicted.ravel())
-    truth_sizes = np.bincount(truth.ravel(), minlength=ignored.size)
-    both = (predicted > 0) & (truth > 0)
-    pairs, shared = np.unique(np.stack([predicted[both], truth[both]]), axis=1, return_counts=True)
-    iou = shared / (sizes[pairs[0]] + truth_sizes[pairs[1]] - shared)
-    match = iou >= min_iou
-    candidates, rows = np.unique(pairs[0][match], return_inverse=True)
-    # Slumps that count choose first, so a match with one that does not is worth less.
-    table = np.zeros((candidates.size, ignored.size))
-    table[rows, pairs[1][match]] = iou[match] + np.where(ignored[pairs[1][match]], 0, 10)
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    chosen = table[rows, columns] > 0
-    rows, columns = candidates[rows[chosen]], columns[chosen]
-    on_ignored = np.bincount(pairs[0], weights=shared * ignored[pairs[1]], minlength=sizes.size) * 2 > sizes
-    excused = np.zeros(sizes.size, bool)
-    excused[rows] = True
-    excused |= on_ignored
-    excused[0] = True
-    found = int((~ignored[columns]).sum())
-    counted = int((~ignored[1:] & (truth_sizes[1:] > 0)).sum())
-    return Score(
-        found=found,
-        missed=counted - found,
-        false=int(((sizes > 0) & ~excused).sum()),
-        ignored=int((ignored[1:] & (truth_sizes[1:] > 0)).sum()),
-    )
+    unseen = _unseen(truth, extent, cloud, edge)
+    return overlap_objects(predicted, truth, ignore=unseen, min_object_size=min_object_size).counts(min_iou)
 
 
 def score_pixels(
     predicted: Labels | Mask, truth: Labels, extent: Mask, *, cloud: Mask | None = None, edge: Mask | None = None,
-    min_object_size: int = 32,
-) -> Score:  # fmt: skip
-    """Return hits and errors by pixel within `extent`, outside `cloud` and outside slumps that do not count.
+    min_object_size: int = MIN_OBJECT_SIZE,
+) -> "Hits":  # fmt: skip
+    """Return hits and errors by pixel, but for what is ignored in `score_objects`, and slumps that do not count there.
 
     Raises:
         GridMismatchError: the arrays differ in shape.
     """
+    from darts_segmentation.training.scores import Hits
+
     _check_shapes(predicted, truth, extent)
-    ignored = _ignored(truth, extent, cloud, edge, min_object_size)
-    seen = extent & ~ignored[truth]
-    if cloud is not None:
-        seen &= ~cloud
-    hit, there = (predicted > 0) & seen, (truth > 0) & seen
-    found = int((hit & there).sum())
-    return Score(found=found, missed=int(there.sum()) - found, false=int(hit.sum()) - found)
+    unseen = _unseen(truth, extent, cloud, edge)
+    sizes = np.bincount(truth.ravel())
+    hidden = np.bincount(truth.ravel(), weights=unseen.ravel()) * 2 > sizes
+    ignored = hidden | (sizes < min_object_size)
+    ignored[0] = False
+    seen = ~unseen & ~ignored[truth]
+    found, there = (predicted > 0) & seen, (truth > 0) & seen
+    tp = int((found & there).sum())
+    return Hits(tp=tp, fp=int(found.sum()) - tp, fn=int(there.sum()) - tp)
 
 
 def edge_zone(data: Mask, reach_px: int = 10) -> Mask:
@@ -193,16 +136,14 @@ def rasterize_truth(outlines: gpd.GeoDataFrame, shape: tuple[int, int], transfor
     return labels
 
 
-def _ignored(truth: Labels, extent: Mask, cloud: Mask | None, edge: Mask | None, min_object_size: int) -> Mask:
-    """Whether each number of `truth` does not count; 0 (background) does."""
-    sizes = np.bincount(truth.ravel())
-    hidden = ~extent if cloud is None else ~extent | cloud
-    ignored = np.bincount(truth.ravel(), weights=hidden.ravel()) * 2 > sizes
-    ignored |= sizes < min_object_size
+def _unseen(truth: Labels, extent: Mask, cloud: Mask | None, edge: Mask | None) -> Mask:
+    """Return where nothing could be seen, with the slumps that the edge cuts."""
+    unseen = ~extent if cloud is None else ~extent | cloud
     if edge is not None:
-        ignored |= np.bincount(truth.ravel(), weights=edge.ravel()) > 0
-    ignored[0] = False
-    return np.asarray(ignored)
+        cut = np.bincount(truth.ravel(), weights=edge.ravel()) > 0
+        cut[0] = False
+        unseen = unseen | cut[truth]
+    return unseen
 
 
 def _read_extent(file: Path, shape: tuple[int, int], transform: rasterio.Affine) -> Mask:

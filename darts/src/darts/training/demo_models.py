@@ -11,14 +11,14 @@ from importlib.resources import files
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
 import xarray as xr
 
 from darts.demo.rule import RULE, apply_rule
-from darts.demo.score import CLOUD_CLASSES, Score, edge_zone, rasterize_truth, score_objects, score_pixels
+from darts.demo.score import CLOUD_CLASSES, edge_zone, rasterize_truth, score_objects, score_pixels
 from darts.demo.write import TRUTH_FILE, load_demo_tile
 from darts.training.options import CreateOptions
 from darts.training.synthetic import SyntheticSite, create_synthetic_dataset, write_synthetic_site
@@ -26,6 +26,9 @@ from darts_postprocessing import prepare_export
 from darts_utils.errors import ConfigError
 from darts_utils.store import replacing
 from darts_utils.threads import available_cores
+
+if TYPE_CHECKING:
+    from darts_segmentation.training.scores import Hits, ObjectCounts
 
 logger = logging.getLogger("darts.training")
 
@@ -50,8 +53,8 @@ class Recipe:
 class SeedScores:
     """Scores on one landscape, or on several together, by model, `ensemble` and `rule`."""
 
-    objects: Mapping[str, Score]
-    pixels: Mapping[str, Score]
+    objects: "Mapping[str, ObjectCounts]"
+    pixels: "Mapping[str, Hits]"
 
     def __add__(self, other: "SeedScores") -> "SeedScores":
         return SeedScores(
@@ -132,7 +135,7 @@ def table_row(name: str, scores: SeedScores, models: Sequence[str]) -> str:
     columns = [ENSEMBLE, *models, BY_RULE]
     objects = [f"{scores.objects[column].f1:.2f}" for column in columns]
     pixels = [f"{scores.pixels[column].f1:.2f}" for column in (ENSEMBLE, BY_RULE)]
-    return f"| {name} | {scores.objects[ENSEMBLE].planted} | {' | '.join(objects + pixels)} |"
+    return f"| {name} | {scores.objects[ENSEMBLE].there} | {' | '.join(objects + pixels)} |"
 
 
 def _range(ends: Any) -> tuple[int, ...]:
@@ -202,7 +205,7 @@ def _score(tile: xr.Dataset, truth: np.ndarray, segmented: xr.Dataset, models: l
     )
 
 
-def _note_scores(file: Path, seeds: Sequence[int], objects: Score, pixels: Score) -> None:
+def _note_scores(file: Path, seeds: Sequence[int], objects: "Hits", pixels: "Hits") -> None:
     """Put a model's scores into its card."""
     from darts_segmentation.checkpoint import load_checkpoint, save_again
 

@@ -12,7 +12,7 @@ from darts_segmentation.training.scores.calibration import (
     reliability,
     with_temperature,
 )
-from darts_segmentation.training.scores.counts import Counts
+from darts_segmentation.training.scores.counts import Counts, Hits
 from darts_segmentation.training.scores.instances import (
     ObjectCounts,
     ObjectRanking,
@@ -26,6 +26,7 @@ from darts_segmentation.training.scores.report import SampleCounts, Scores, scor
 __all__ = [
     "BoundaryCounts",
     "Counts",
+    "Hits",
     "Interval",
     "LogitHistogram",
     "ObjectCounts",

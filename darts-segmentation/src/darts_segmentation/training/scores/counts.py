@@ -50,6 +50,11 @@ class Hits(Counts):
     """There, but not found."""
 
     @property
+    def there(self) -> int:
+        """What there is to find."""
+        return self.tp + self.fn
+
+    @property
     def precision(self) -> float:
         """Share of what was found that is right; NaN where nothing was found."""
         return share(self.tp, self.tp + self.fp)
