@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import rasterio
 
-from darts.demo import bundled_models
+from darts.demo import bundled_models, peel_model
 from tests.conftest import SHARED_DATA
 from tests.test_run import DEFAULT_FILES
 
@@ -25,8 +25,16 @@ CLIPS = {
 pytestmark = pytest.mark.skipif(not SITES.is_dir(), reason="the sample data do not stand beside the checkout")
 
 
-@pytest.mark.parametrize("site", CLIPS)
-def test_a_real_clip_gives_complete_results(darts: Callable, tmp_path: Path, site: str) -> None:
+@pytest.mark.parametrize(
+    ("site", "model"),
+    [
+        ("peel", bundled_models()["demo-optical"]),
+        ("bykovsky", bundled_models()["demo-optical"]),
+        ("peel", peel_model()),
+    ],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_a_real_clip_gives_complete_results(darts: Callable, tmp_path: Path, site: str, model: Path) -> None:
     file, time, epsg = CLIPS[site]
     imported = darts(
         "import-scene", SITES / file, "--scene-id", site, "--bands", "blue=1,green=2,red=3,nir=7",
@@ -35,7 +43,7 @@ def test_a_real_clip_gives_complete_results(darts: Callable, tmp_path: Path, sit
     assert imported.code == 0, imported.text
     result = darts(
         "run", "sentinel2", "--raw-data-source", "import", "--raw-data-store", tmp_path / "store", "--scene-ids", site,
-        "--model-files", bundled_models()["demo-optical"], "--offline", "--output-data-dir", tmp_path / "out",
+        "--model-files", model, "--offline", "--output-data-dir", tmp_path / "out",
     )  # fmt: skip
     assert result.code == 0, result.text
     folder = tmp_path / "out" / site

@@ -8,6 +8,7 @@ from odc.geo.geobox import GeoBox
 from rasterio import Affine
 
 from darts_preprocessing import (
+    ALL_FEATURES,
     FEATURES,
     calculate_hillshade,
     calculate_ndvi,
@@ -93,6 +94,15 @@ def test_numbers_are_those_of_the_parts():
         assert float(result.relative_elevation[r, c]) == pytest.approx(z[r + 10, c + 10] - around.mean(), abs=1e-3)
 
 
+def test_indices_on_request_are_their_formulas():
+    optical = optical_tile(TILE, 3)
+    result = preprocess_v2(optical, None, None, features=["gndvi", "ikaw"])
+    nir, green, red, blue = (optical[name].to_numpy().astype(float) for name in ("nir", "green", "red", "blue"))
+    for name, first, second in (("gndvi", nir, green), ("ikaw", red, blue)):
+        np.testing.assert_allclose(result[name], (first - second) / (first + second), atol=1e-6)
+        assert result[name].attrs["long_name"] == BANDS[name].long_name
+
+
 def test_a_polar_plane_keeps_its_slope_and_its_true_aspect_on_the_utm_grid():
     # In EPSG:3413 the plane falls towards grid azimuth 30; the tile sees it through two projections.
     grid = covering(TILE, "EPSG:3413", 10)
@@ -120,6 +130,7 @@ def test_what_an_absent_input_would_give_is_left_out(with_dem, with_trends, miss
     ("features", "built"),
     [
         (["ndvi"], ["ndvi"]),
+        (["ikaw", "ndvi", "gndvi"], ["ndvi", "gndvi", "ikaw"]),
         (["slope"], ["slope"]),
         (["aspect"], ["slope", "aspect"]),  # slope decides where aspect is valid
         (["relative_elevation", "tc_wetness"], ["tc_wetness", "relative_elevation"]),
@@ -131,7 +142,7 @@ def test_what_an_absent_input_would_give_is_left_out(with_dem, with_trends, miss
 )
 def test_only_what_is_asked_for_is_built_and_equals_what_all_together_give(features, built):
     optical, dem, trends = inputs(TILE)
-    everything = preprocess_v2(optical, dem, trends)
+    everything = preprocess_v2(optical, dem, trends, features=ALL_FEATURES)
     result = preprocess_v2(optical, dem, trends, features=features)
     assert list(result.data_vars) == [*optical.data_vars, *built]
     for name in built:

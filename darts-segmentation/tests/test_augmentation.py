@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darts_segmentation.training import augmentation
-from darts_segmentation.training.augmentation import AUGMENTATIONS, WAVELENGTHS_UM, Augmentation, crop_patch
+from darts_segmentation.training.augmentation import (
+    AUGMENTATIONS,
+    WAVELENGTHS_UM,
+    Augmentation,
+    crop_patch,
+    with_origins,
+)
 from darts_segmentation.turns import EIGHT_TURNS
 from darts_utils.bands import BANDS
 from darts_utils.errors import ConfigError
@@ -138,6 +144,19 @@ def test_light_changes_optical_bands_and_ndvi_alone() -> None:
     assert (out[:4][:, known] != x[:4][:, known]).mean() > 0.99
     red, nir = out[2].astype(float), out[3].astype(float)
     np.testing.assert_allclose(out[4][known], ((nir - red) / (nir + red))[known], atol=1e-6)
+
+
+def test_indices_are_made_anew_from_bands_that_the_network_does_not_see() -> None:
+    rng = np.random.default_rng(4)
+    bands = with_origins(("slope", "gndvi", "ikaw"), ("slope", "gndvi", "ikaw", "blue", "green", "red", "nir"))
+    assert bands == ("slope", "gndvi", "ikaw", "nir", "green", "red", "blue")
+    assert with_origins(("slope", "ndvi", "red"), ("slope", "ndvi", "red")) == ("slope", "ndvi", "red")
+    x = rng.uniform(0.05, 0.4, (7, 16, 16)).astype(np.float32)
+    out, _ = changed(["turns", "gain", "haze", "noise", "blur"], x, np.zeros((16, 16), np.uint8), 5, bands)
+    nir, green, red, blue = out[3:].astype(float)
+    np.testing.assert_allclose(out[1], (nir - green) / (nir + green), atol=1e-6)
+    np.testing.assert_allclose(out[2], (red - blue) / (red + blue), atol=1e-6)
+    np.testing.assert_array_equal(np.sort(out[0], axis=None), np.sort(x[0], axis=None))
 
 
 def test_ndvi_without_its_bands_stays_as_it_is() -> None:

@@ -13,10 +13,12 @@ from darts.demo import (
     edge_zone,
     generate_landscape,
     load_demo_tile,
+    peel_model,
     score_objects,
     write_demo_data,
 )
 from darts_acquisition import CDSE, list_scenes
+from darts_segmentation import load_checkpoint
 from darts_utils.errors import ConfigError
 
 
@@ -87,4 +89,5 @@ def test_cubes_that_no_demo_wrote_are_left_alone(folder: Path, landscape: Landsc
 def test_the_bundled_models_are_small() -> None:
     files = bundled_models()
     assert set(files) == {"demo-full", "demo-optical"}
-    assert sum(file.stat().st_size for file in files.values()) < 12_000_000
+    assert sum(file.stat().st_size for file in (*files.values(), peel_model())) < 12_000_000
+    assert load_checkpoint(peel_model()).bands == ("ndvi", "gndvi", "ikaw")

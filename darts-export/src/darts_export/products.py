@@ -1,5 +1,6 @@
 """The product table: which files an export band gives. Writing, the completeness check and the docs all read it."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,8 +13,10 @@ from darts_export.vector_files import write_geopackage, write_parquet
 from darts_utils.bands import BANDS, band
 from darts_utils.errors import ConfigError, MissingBandError
 from darts_utils.layers import check_model_names, object_suffix, object_suffixes, threshold_suffix
+from darts_utils.quoting import shown
 
 DEFAULT_BANDS = ("probabilities", "binarized", "polygonized", "extent", "thumbnail")
+"""What is written unless something else is asked for."""
 
 DEBUG_FILE = "darts_inference_debug.nc"
 
@@ -40,6 +43,11 @@ class Product:
     per_threshold: bool = False
     reads_files: bool = False
     """Whether it describes the files of the others, and so comes after them."""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """All variables that it can use, as in `needs`."""
+        return (*self.needs, *(name for group in self.any_of for name in group))
 
     def filled(self, names: tuple[str, ...], models: Sequence[str], thresholds: Sequence[float] = ()) -> list[str]:
         """Return names with the models and thresholds put in."""
@@ -73,13 +81,14 @@ def validate_export_bands(bands: Sequence[str]) -> None:
     """Check, before any tile is there, that all names are export bands or in the band table.
 
     Raises:
-        ConfigError: lists what is possible.
+        ConfigError: names the first that is not, and what is possible.
     """
     unknown = [name for name in check_names("export_bands", bands) if name not in PRODUCTS and not _in_band_table(name)]
     if unknown:
+        near = difflib.get_close_matches(unknown[0], [*PRODUCTS, *BANDS], n=1)
         raise ConfigError(
-            f"unknown export band {', '.join(map(repr, unknown))}; possible are {', '.join(PRODUCTS)} "
-            f"and the names of variables: {', '.join(BANDS)}"
+            f"export_bands: unknown {shown(unknown[0])}{f', did you mean {near[0]!r}?' if near else ''}; possible are "
+            f"{', '.join(PRODUCTS)} and the names of variables of the band table, such as ndvi or slope"
         )
 
 
@@ -90,12 +99,12 @@ def check_names(parameter: str, names: Sequence[str]) -> tuple[str, ...]:
         ConfigError: they are no list of names, or cannot be part of file names.
     """
     if isinstance(names, str):
-        raise ConfigError(f"{parameter} is a list of names; got the text {names!r}")
+        raise ConfigError(f"{parameter} is a list of names; got the text {shown(names)}")
     if parameter != "ensemble_subsets" and not names:
         raise ConfigError(f"{parameter} is empty: nothing would be written. Possible are {', '.join(PRODUCTS)}.")
     bad = [name for name in names if not isinstance(name, str) or not name or "/" in name or "\\" in name]
     if bad:
-        raise ConfigError(f"{parameter} are names that become part of file names; got {bad[0]!r}")
+        raise ConfigError(f"{parameter} are names that become part of file names; got {shown(bad[0])}")
     return tuple(dict.fromkeys(names))
 
 
@@ -106,7 +115,7 @@ def check_thresholds(thresholds: Sequence[float], models: Sequence[str]) -> tupl
         ConfigError: one is no whole number of percent, or a model's name could be taken for one.
     """
     if isinstance(thresholds, str | float | int):
-        raise ConfigError(f"thresholds is a list of probabilities; got {thresholds!r}")
+        raise ConfigError(f"thresholds is a list of probabilities; got {shown(thresholds)}")
     if thresholds:
         check_model_names(models)
     return tuple({threshold_suffix(threshold): float(threshold) for threshold in thresholds}.values())

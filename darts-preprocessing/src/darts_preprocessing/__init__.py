@@ -1,6 +1,6 @@
 """Features of thawing permafrost on one grid: indices, terrain, trends."""
 
-from darts_preprocessing.features import FEATURES, preprocess_v2
+from darts_preprocessing.features import ALL_FEATURES, FEATURES, preprocess_v2
 from darts_preprocessing.indices import (
     INDICES,
     Index,
@@ -10,6 +10,7 @@ from darts_preprocessing.indices import (
     calculate_gli,
     calculate_gndvi,
     calculate_grvi,
+    calculate_ikaw,
     calculate_index,
     calculate_mndwi,
     calculate_nbr,
@@ -39,6 +40,7 @@ from darts_preprocessing.terrain import (
 )
 
 __all__ = [
+    "ALL_FEATURES",
     "FEATURES",
     "INDICES",
     "Index",
@@ -52,6 +54,7 @@ __all__ = [
     "calculate_gndvi",
     "calculate_grvi",
     "calculate_hillshade",
+    "calculate_ikaw",
     "calculate_index",
     "calculate_mndwi",
     "calculate_nbr",

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from darts_preprocessing.disk_means import Disk, rows_needed
-from darts_preprocessing.indices import calculate_ndvi
+from darts_preprocessing.indices import calculate_index
 from darts_preprocessing.terrain import TerrainConvention, derivatives, disk_of, elevation_of, relative_elevation
 from darts_utils.arrays import Device, array_namespace, resolve_array_device, to_device
 from darts_utils.bands import BANDS, decode, describe, require_bands
@@ -24,6 +24,10 @@ DERIVATIVES = ("slope", "aspect", "hillshade", "curvature")
 DEM_FEATURES = ("dem", "arcticdem_data_mask", "relative_elevation", *DERIVATIVES)
 FEATURES = ("ndvi", *TREND_FEATURES, *DEM_FEATURES)
 """What `preprocess_v2` builds, in this order."""
+INDEX_FEATURES = ("ndvi", "gndvi", "ikaw")
+"""Features that are indices of the optical bands."""
+ALL_FEATURES = (*INDEX_FEATURES, *TREND_FEATURES, *DEM_FEATURES)
+"""What it can build, in this order; of the indices only `ndvi` if it is not asked for more."""
 
 STENCIL_PX = 2
 """Margin of the DEM for the 3×3 stencil, and one more."""
@@ -43,10 +47,11 @@ def preprocess_v2(
 ) -> xr.Dataset:
     """Return the optical tile with features added, all float32 on its grid (`arcticdem_data_mask`: uint8).
 
-    `ndvi` from the optical bands; `tc_brightness`, `tc_greenness`, `tc_wetness` resampled from the Landsat trends;
-    from the ArcticDEM `dem`, `arcticdem_data_mask`, `relative_elevation`, `slope`, `aspect`, `hillshade` and
-    `curvature`. The DEM is resampled with a margin for the radius and the stencil, so that features reach the tile's
-    edge where the DEM does. Missing data are NaN. The inputs are left as they are.
+    `ndvi` from the optical bands, and further `INDEX_FEATURES` where they are asked for; `tc_brightness`,
+    `tc_greenness`, `tc_wetness` resampled from the Landsat trends; from the ArcticDEM `dem`, `arcticdem_data_mask`,
+    `relative_elevation`, `slope`, `aspect`, `hillshade` and `curvature`. The DEM is resampled with a margin for the
+    radius and the stencil, so that features reach the tile's edge where the DEM does. Missing data are NaN. The inputs
+    are left as they are.
 
     Args:
         ds_optical: a tile with `red` and `nir`; for the hillshade also attributes `azimuth` and `elevation` of the
@@ -57,8 +62,8 @@ def preprocess_v2(
         tpi_inner_radius: likewise of the disk left out of it.
         device: where to compute and where the result shall be ("cpu", "cuda", …); None: where the optical tile is.
             What is needed of the inputs is brought there first.
-        features: names of `FEATURES` to build, and nothing else; None: all that the inputs allow. `aspect` brings
-            `slope`, which decides where it is valid. Bands that the tile has already may be named too.
+        features: names of `ALL_FEATURES` to build, and nothing else; None: `FEATURES`, as far as the inputs allow.
+            `aspect` brings `slope`, which decides where it is valid. Bands that the tile has already may be named too.
         terrain_convention: "true-north", or "legacy" for checkpoints trained on the older DARTS features: with
             c = atan2(x, y) in degrees + 90 of the grid coordinates, aspect = (grid aspect + c) mod 360 with c per
             pixel (flat is -1 before turning); hillshade takes the whole-degree sun azimuth - c, c at the buffered
@@ -80,9 +85,10 @@ def preprocess_v2(
     dims = ds_optical.odc.spatial_dims
     tile = to_device(_part(ds_optical, dims, geobox, part), home)
     built: dict[str, xr.DataArray] = {}
-    if "ndvi" in wanted:
-        ndvi = calculate_ndvi(tile).transpose(*dims)
-        built["ndvi"] = describe(ndvi, "ndvi", ndvi.attrs["data_source"])
+    for name in INDEX_FEATURES:
+        if name in wanted:
+            index = calculate_index(tile, name).transpose(*dims)
+            built[name] = describe(index, name, index.attrs["data_source"])
     trends = [name for name in TREND_FEATURES if name in wanted]
     if trends and ds_tcvis is not None:
         built |= _trends(ds_tcvis, trends, geobox, part, home)
@@ -92,7 +98,7 @@ def preprocess_v2(
         radii = (tpi_outer_radius, tpi_inner_radius)
         built |= _terrain(ds_arcticdem, terrain, geobox, part, radii, sun, terrain_convention, home)
     # Values without coordinates take over the tile's own, so that nothing is aligned, or lost by rounding.
-    return tile.assign({name: (dims, built[name].data, built[name].attrs) for name in FEATURES if name in built})
+    return tile.assign({name: (dims, built[name].data, built[name].attrs) for name in ALL_FEATURES if name in built})
 
 
 def _part(tile: xr.Dataset, dims: tuple[Hashable, Hashable], geobox: GeoBox, rows: tuple[int, int]) -> xr.Dataset:
@@ -132,11 +138,11 @@ def _wanted(
         return wanted
     if isinstance(features, str):
         features = [features]
-    wanted = {name for name in features if name in FEATURES or name not in ds_optical}
-    if unknown := sorted(wanted - set(FEATURES), key=str):
-        near = difflib.get_close_matches(str(unknown[0]), FEATURES, 1)
+    wanted = {name for name in features if name in ALL_FEATURES or name not in ds_optical}
+    if unknown := sorted(wanted - set(ALL_FEATURES), key=str):
+        near = difflib.get_close_matches(str(unknown[0]), ALL_FEATURES, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"features: {unknown[0]!r} is unknown; {hint}Known features: {', '.join(FEATURES)}")
+        raise ConfigError(f"features: {unknown[0]!r} is unknown; {hint}Known features: {', '.join(ALL_FEATURES)}")
     for parameter, (given, names) in inputs.items():
         if given is None and (needed := [name for name in names if name in wanted]):
             raise ConfigError(

@@ -80,6 +80,10 @@ _ROWS = (
         source="Gitelson and Merzlyak 1994, doi:10.1016/1011-1344(93)06963-4",
     ),
     Index(
+        name="ikaw", long_name=BANDS["ikaw"].long_name, formula=_difference("red", "blue"),
+        source="Kawashima and Nakatani 1998, doi:10.1006/anbo.1997.0544",
+    ),
+    Index(
         name="ndwi", long_name="Normalized difference water index", formula=_difference("green", "nir"),
         source="McFeeters 1996, doi:10.1080/01431169608948714",
     ),
@@ -322,6 +326,7 @@ calculate_ndvi = _of_table("ndvi")
 calculate_gndvi = _of_table("gndvi")
 calculate_grvi = _of_table("grvi")
 calculate_ndre = _of_table("ndre")
+calculate_ikaw = _of_table("ikaw")
 calculate_ndwi = _of_table("ndwi")
 calculate_mndwi = _of_table("mndwi")
 calculate_ndmi = _of_table("ndmi")

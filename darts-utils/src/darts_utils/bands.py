@@ -1,6 +1,7 @@
 """The band table: what each variable means in memory, on disk and to a model. One table is the source of truth."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -10,9 +11,13 @@ import xarray as xr
 
 from darts_utils.arrays import array_namespace
 from darts_utils.errors import ConfigError, MissingBandError
+from darts_utils.quoting import shown
 
 ROWS_AT_ONCE = 16
 """Encoding computes in float64 on this many rows at a time, so that the extra memory stays small."""
+
+NAMED = 3
+"""So many unknown names a message holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,8 @@ _ROWS = (
     _trend("tc_greenness", "Trend of tasseled cap greenness"),
     _trend("tc_wetness", "Trend of tasseled cap wetness"),
     _int16("ndvi", "Normalized difference vegetation index", "1", (-1, 1), 1e-4),
+    _int16("gndvi", "Green normalized difference vegetation index", "1", (-1, 1), 1e-4),
+    _int16("ikaw", "Kawashima index, red against blue", "1", (-1, 1), 1e-4),
     _int16("relative_elevation", "Elevation above the mean around", "m", (-50, 50), 1 / 300),
     _int16("slope", "Slope", "degree", (0, 90), 0.01),
     _int16("aspect", "Aspect, clockwise from true north", "degree", (0, 360), 0.1),
@@ -124,7 +131,17 @@ def band(name: str) -> Band:
     stem, dash, model = name.partition("-")
     if dash and stem in _PER_MODEL:
         return replace(BANDS[stem], name=name, long_name=f"{BANDS[stem].long_name}, model {model}")
-    raise MissingBandError(f"band {name!r} is not in the band table; known bands: {', '.join(BANDS)}")
+    raise MissingBandError(not_in_the_table([name]))
+
+
+def not_in_the_table(names: Sequence[str]) -> str:
+    """Return in words that the band table lacks names, and which name may have been meant."""
+    near = difflib.get_close_matches(names[0], BANDS, n=1)
+    return (
+        f"{', '.join(map(shown, names[:NAMED]))}{' and more' if len(names) > NAMED else ''} "
+        f"{'are' if len(names) > 1 else 'is'} not in the band table{f'; did you mean {near[0]!r}?' if near else ';'} "
+        "known are names such as blue, nir, swir16, ndvi, slope"
+    )
 
 
 def encode(values: Any, name: str) -> Any:

@@ -1,22 +1,17 @@
 """What models and exports ask for: bands, features, and the auxiliary data behind them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from darts_preprocessing import FEATURES
+from darts_export import PRODUCTS
+from darts_preprocessing import ALL_FEATURES, FEATURES
 from darts_preprocessing.features import DEM_FEATURES, TREND_FEATURES
 from darts_segmentation import read_checkpoint
 from darts_segmentation.checkpoint import model_name
 from darts_segmentation.hub import is_hub_folder
 from darts_utils.errors import ConfigError, MissingBandError
-
-EXPORT_NEEDS = {
-    "dem": ("slope", "relative_elevation", "dem", "aspect", "hillshade", "curvature"),
-    "tcvis": TREND_FEATURES,
-}
-"""Features that an export token stands for."""
 
 TCVIS_BUFFER_PX = 4
 """The cubic kernel reaches two pixels, rotation and rounding the rest."""
@@ -29,7 +24,7 @@ class Needs:
     by_model: Mapping[str, tuple[str, ...]]
     """Model → its bands."""
     features: tuple[str, ...]
-    """What models and exports need of `darts_preprocessing.FEATURES`, in that order."""
+    """What models and exports need of `darts_preprocessing.ALL_FEATURES`, in that order."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -65,11 +60,11 @@ def everything() -> Needs:
 
 
 def needed_features(required_bands: Iterable[str], export_bands: Iterable[str]) -> tuple[str, ...]:
-    """Return the features that the models or the export ask for, in the order of `FEATURES`."""
+    """Return the features that the models or the export ask for, in the order of `ALL_FEATURES`."""
     asked = set(required_bands)
     for token in export_bands:
-        asked.update(EXPORT_NEEDS.get(token, (token,)))
-    return tuple(name for name in FEATURES if name in asked)
+        asked.update(PRODUCTS[token].variables if token in PRODUCTS else (token,))
+    return tuple(name for name in ALL_FEATURES if name in asked)
 
 
 def dem_buffer_px(pixel_m: float, tpi_outer_radius: float, resolution: int) -> int:
@@ -82,17 +77,18 @@ def dem_buffer_px(pixel_m: float, tpi_outer_radius: float, resolution: int) -> i
     return math.ceil(math.sqrt(2) * margin_m / resolution) + 4
 
 
-def check_bands(required_bands: Iterable[str], optical_bands: Iterable[str]) -> None:
+def check_bands(required_bands: Iterable[str], optical_bands: Sequence[str]) -> None:
     """Check that every band the models need can be made.
 
     Raises:
         MissingBandError: names the bands that neither the source nor preprocessing gives.
     """
-    possible = {*optical_bands, *FEATURES}
+    possible = {*optical_bands, *ALL_FEATURES}
     if impossible := sorted(set(required_bands) - possible):
         raise MissingBandError(
-            f"the models need {', '.join(impossible)}, which cannot be made from this source; "
-            f"it gives {', '.join(sorted(possible))}. Choose other models with --model-files."
+            f"the models need {', '.join(impossible)}, which cannot be made from this source; it gives "
+            f"{', '.join(optical_bands)}, and what is computed from them, ArcticDEM and TCVIS. Choose other models "
+            "with --model-files."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from darts_preprocessing import FEATURES, preprocess_v2
+from darts_preprocessing import ALL_FEATURES, preprocess_v2
 from darts_utils.bands import BANDS
 
 WORKING_BYTES_PX = 24
@@ -32,7 +32,7 @@ class FeatureRows:
 
     def rows(self, names: Sequence[str], first: int, stop: int) -> dict[str, Any]:
         """Return planes (rows, columns) of bands and features."""
-        made = [name for name in names if name in FEATURES]
+        made = [name for name in names if name in ALL_FEATURES]
         if made:
             part = preprocess_v2(self.optical, self.dem, self.tcvis, **self.options, features=made, rows=(first, stop))
         else:

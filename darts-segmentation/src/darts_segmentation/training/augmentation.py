@@ -5,7 +5,7 @@ air above the optical bands, the sensor's noise and sharpness, gaps. Terrain and
 else left alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -22,6 +22,9 @@ WAVELENGTHS_UM = MappingProxyType(
     }
 )  # fmt: skip
 """The optical bands, and where their middles lie; near enough for Sentinel-2 and Planet."""
+
+INDICES = MappingProxyType({"ndvi": ("nir", "red"), "gndvi": ("nir", "green"), "ikaw": ("red", "blue")})
+"""Indices that are the difference of two bands over their sum."""
 
 GAIN_OF_SCENE, GAIN_OF_BAND = 0.10, 0.04
 """Standard deviation of the logarithm of the gain that all optical bands share, and of each band's own."""
@@ -48,7 +51,7 @@ class Augmentation:
 
     Quarter turns and flips change the picture and, with it, the values of `aspect`, which then tell the direction in
     the turned picture. `hillshade` turns as a picture: its light then comes from elsewhere, as do the shadows of the
-    optical bands, which turn along. `ndvi` is made anew where the bands it comes from were changed.
+    optical bands, which turn along. Indices are made anew where the bands they come from were changed.
 
     Args:
         names: of `AUGMENTATIONS`.
@@ -74,7 +77,11 @@ class Augmentation:
         self._directions = [self.bands.index(name) for name in turned]
         self._optical = [place for place, name in enumerate(bands) if name in WAVELENGTHS_UM]
         self._wavelengths = np.array([WAVELENGTHS_UM[bands[place]] for place in self._optical])
-        self._ndvi = _places(self.bands, "ndvi", "nir", "red")
+        self._indices = [
+            [self.bands.index(band) for band in (name, *pair)]
+            for name, pair in INDICES.items()
+            if {name, *pair} <= set(self.bands)
+        ]
         self._steps: list[Callable[[np.ndarray, np.random.Generator], None]] = [
             getattr(self, f"_{name}") for name in OPTICAL_AUGMENTATIONS if name in names and self._optical
         ]
@@ -106,9 +113,8 @@ class Augmentation:
         for step in self._steps:
             step(optical, rng)
         x[self._optical] = optical
-        if self._ndvi:
-            ndvi, nir, red = self._ndvi
-            x[ndvi] = _ndvi_where_it_was(x[ndvi], x[nir], x[red])
+        for index, first, second in self._indices:
+            x[index] = _index_where_it_was(x[index], x[first], x[second])
         return x
 
     def _gain(self, optical: np.ndarray, rng: np.random.Generator) -> None:
@@ -151,6 +157,12 @@ class Augmentation:
         return x, y
 
 
+def with_origins(bands: Sequence[str], there: Collection[str]) -> tuple[str, ...]:
+    """Return bands, and after them those that their indices are made from, as far as they are there."""
+    origins = [band for name in bands if name in INDICES for band in INDICES[name]]
+    return tuple(dict.fromkeys([*bands, *(band for band in origins if band in there)]))
+
+
 def crop_patch(
     x: np.ndarray, y: np.ndarray, size: int, rng: np.random.Generator, *, on_slump: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -174,13 +186,8 @@ def crop_patch(
     return x[:, *window], y[window]
 
 
-def _places(bands: Sequence[str], *names: str) -> list[int]:
-    """Return where bands lie; nothing where one is missing."""
-    return [bands.index(name) for name in names] if set(names) <= set(bands) else []
-
-
-def _ndvi_where_it_was(before: np.ndarray, nir: np.ndarray, red: np.ndarray) -> np.ndarray:
-    total = nir + red
+def _index_where_it_was(before: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    total = first + second
     # Where both bands cancel out, the index has no value; it keeps the one it had.
-    ratio = np.divide(nir - red, total, out=before.copy(), where=np.isfinite(before) & (total != 0))
+    ratio = np.divide(first - second, total, out=before.copy(), where=np.isfinite(before) & (total != 0))
     return np.clip(ratio, -1, 1)

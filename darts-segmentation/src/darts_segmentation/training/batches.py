@@ -81,7 +81,7 @@ class PatchBatches(Dataset[Batch]):
         patches: where patches are read.
         bands: the network's inputs in order.
         limits: (lo, hi) of bands that are not normalised by the band table.
-        augmentation: what changes the patches.
+        augmentation: what changes the patches; it may know further bands after these, which indices are made anew from.
         crop_size: side of what the network sees; None: whole patches.
         seed: with epoch and position, what each draw's random numbers come from.
     """
@@ -105,10 +105,12 @@ class PatchBatches(Dataset[Batch]):
 
     def _patch(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, draw.epoch, draw.position])
-        x, y = self.patches.read(draw.patch, self.bands)
+        x, y = self.patches.read(draw.patch, self.augmentation.bands if self.augmentation else self.bands)
         if self.crop_size is not None:
             x, y = crop_patch(x, y, self.crop_size, rng, on_slump=draw.on_slump)
-        return self.augmentation(x, y, rng) if self.augmentation else (x, y)
+        if self.augmentation:
+            x, y = self.augmentation(x, y, rng)
+        return x[: len(self.bands)], y
 
 
 class WholeBatches(Dataset[Batch]):

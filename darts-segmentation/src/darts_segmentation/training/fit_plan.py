@@ -10,7 +10,7 @@ import torch
 
 from darts_segmentation.layouts import is_plain
 from darts_segmentation.runtimes import check_choices, chosen_precision
-from darts_segmentation.training.augmentation import Augmentation
+from darts_segmentation.training.augmentation import Augmentation, with_origins
 from darts_segmentation.training.batches import JoinedPatches, PatchBatches, WholeBatches, in_lists, make_loader
 from darts_segmentation.training.fit_options import FitOptions
 from darts_segmentation.training.losses import TotalLoss
@@ -136,7 +136,7 @@ def plan_fit(options: FitOptions, splits: Mapping[str, Sequence[int]] | None = N
         options=options, patches=patches, splits=chosen, design=design, network=network,
         sampler=_sampler(options, patches, chosen.get("train", np.empty(0, int))),
         augmentation=Augmentation(
-            options.augmentations, design.bands, terrain_convention=form.terrain_convention
+            options.augmentations, with_origins(design.bands, patches.bands), terrain_convention=form.terrain_convention
         ),
         loss=loss, device=device, precision=precision,
         crop_size=_crop_size(options.crop_size, form.patch_size, stride_of(network)),

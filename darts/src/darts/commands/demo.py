@@ -44,7 +44,7 @@ def demo(
 
     # All that follows loads numpy and more, and is only needed when the demo runs.
     from darts.cli import run_command_line
-    from darts.demo import bundled_models, generate_landscape, write_demo_data
+    from darts.demo import bundled_models, generate_landscape, peel_model, write_demo_data
 
     folder = folder.absolute()
     logger.info("making a synthetic landscape (seed %d, %d × %d pixels) in %s", seed, size, size, folder)
@@ -54,6 +54,9 @@ def demo(
     models.mkdir(exist_ok=True)
     for file in bundled_models().values():
         shutil.copyfile(file, models / file.name)
+    others = folder / "other-models"  # for real scenes; not part of the demo's ensemble
+    others.mkdir(exist_ok=True)
+    shutil.copyfile(peel_model(), others / peel_model().name)
     config = _write_config(folder, landscape.scene_id, device)
 
     exit_code = run_command_line([*log_flags(), "run", "sentinel2", "--config-file", str(config), "--overwrite"])

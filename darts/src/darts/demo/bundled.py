@@ -9,14 +9,25 @@ BUNDLED = ("demo-full", "demo-optical")
 
 
 def bundled_models() -> dict[str, Path]:
-    """Return name → file of the bundled checkpoints, trained on synthetic landscapes alone.
+    """Return name → file of the checkpoints of the demo, trained on synthetic landscapes alone.
 
     Raises:
         MissingDataError: the installation lacks them.
     """
-    folder = Path(str(files("darts.demo"))) / "models"
-    found = {name: folder / f"{name}.pt" for name in BUNDLED}
-    missing = [str(file) for file in found.values() if not file.is_file()]
-    if missing:
-        raise MissingDataError(f"bundled models are missing: {', '.join(missing)}; install darts-permafrost again")
-    return found
+    return {name: _file_of(name) for name in BUNDLED}
+
+
+def peel_model() -> Path:
+    """Return the file of the checkpoint that was trained on one real clip, outlined by experts; see docs/real-clips.md.
+
+    Raises:
+        MissingDataError: the installation lacks it.
+    """
+    return _file_of("peel-optical")
+
+
+def _file_of(name: str) -> Path:
+    file = Path(str(files("darts.demo"))) / "models" / f"{name}.pt"
+    if not file.is_file():
+        raise MissingDataError(f"the bundled model {file} is missing; install darts-permafrost again")
+    return file
