@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import xarray as xr
-from measuring import GIB, in_own_process, machine, peak_memory, timed
+from measuring import GIB, Goal, in_own_process, machine, peak_memory, print_goals, print_machine, timed
 
 from darts_export import DEFAULT_BANDS, export_tile
 from darts_postprocessing import prepare_export
@@ -165,7 +165,7 @@ def count_objects(tile: xr.Dataset) -> int:
 # What is printed
 
 
-def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+def goals_of(figures: dict[str, Any]) -> list[Goal]:
     """Return what is measured, its goal, what was reached, and whether that is enough."""
     if "reference" not in figures:
         return []
@@ -174,7 +174,7 @@ def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return [(what, f"{LEAST_RATIO:g} ×", f"{ratio:.1f} ×", ratio >= LEAST_RATIO)]
 
 
-def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool]]) -> None:
+def print_figures(figures: dict[str, Any], goals: list[Goal]) -> None:
     """Print all figures as Markdown tables."""
     mine, plain = figures["ours"], figures.get("reference")
     best = f", best of {figures['repeat']}" if figures["repeat"] > 1 else ""
@@ -198,12 +198,8 @@ def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool
                 f"| {part} | {row['tile_gib']:.2f} | {row['bands']['all']['above_gib']:.2f} | {row['written_mb']:.1f} |"
             )
 
-    if goals:
-        print(f"\n| {figures['size']} × {figures['size']} | goal | reached |\n|---|---|---|")
-    for what, goal, reached, met in goals:
-        print(f"| {what} | {goal} | {reached}{'' if met else ', missed'} |")
-    print(f"\n{figures['cores']} cores of {figures['cpu']}, load {figures['load']:.1f} before; ", end="")
-    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
+    print_goals(f"{figures['size']} × {figures['size']}", goals)
+    print_machine(figures)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ from measuring import GIB, in_own_process, machine, resident, timed
 from darts.demo import generate_landscape, write_demo_data
 from darts.demo.bundled import bundled_models
 from darts.demo.write import demo_paths
-from darts.display.progress import LineReporter
+from darts.display.line_display import LineReporter
 from darts.executors.executor import Executor, Policy
-from darts.executors.stopping import Stop
 from darts.executors.workers import InTurn, Threads, Workers
 from darts.pipelines import Sentinel2Pipeline
 from darts.plan import Plan
 from darts.tiles import Inputs, Tile
 from darts.timings import STEPS, TileClock
+from darts_utils.stopping import Stop
 
 FULL_SIZE = 2048
 MOST_OVER_BEST = 1.1

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +69,24 @@ def peak_memory() -> Iterator[dict[str, int]]:
 def resident(field: str) -> int:
     """Return VmRSS or VmHWM of this process in bytes."""
     return int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0]) * 1024
+
+
+Goal = tuple[str, str, str, bool]
+"""What it is about, the goal, what was reached, and whether that meets it."""
+
+
+def print_goals(subject: str, goals: Sequence[Goal]) -> None:
+    """Print a table of goals, nothing where there are none."""
+    if goals:
+        print(f"\n| {subject} | goal | reached |\n|---|---|---|")
+    for what, goal, reached, met in goals:
+        print(f"| {what} | {goal} | {reached}{'' if met else ', missed'} |")
+
+
+def print_machine(figures: Mapping[str, Any]) -> None:
+    """Print what `machine` found."""
+    print(f"\n{figures['cores']} cores of {figures['cpu']}, load {figures['load']:.1f} before; ", end="")
+    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
 
 
 def machine(*packages: str) -> dict[str, Any]:

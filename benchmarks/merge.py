@@ -30,7 +30,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
-from measuring import GIB, in_own_process, machine
+from measuring import GIB, Goal, in_own_process, machine, print_goals, print_machine
 from pyproj import CRS
 
 from darts_export.dataset import merge_outputs
@@ -316,7 +316,7 @@ def templates() -> np.ndarray:
 # What is printed
 
 
-def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+def goals_of(figures: dict[str, Any]) -> list[Goal]:
     """Return what is measured, its goal, what was reached, and whether that is enough."""
     runs = figures["runs"]
     minutes, memory = runs[-1]["seconds"] / 60, runs[-1]["peak_gib"]
@@ -333,7 +333,7 @@ def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return goals
 
 
-def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool]]) -> None:
+def print_figures(figures: dict[str, Any], goals: list[Goal]) -> None:
     """Print all figures as Markdown tables."""
     print(f"\n{figures['processes']} processes\n")
     print("| tiles | polygons | s | CPU, s | peak, GiB | output, GiB | Level 1 | Level 2 | slumps |")
@@ -353,11 +353,8 @@ def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool
                 f"| {part} | {run['tiles']} | {run['seconds']:.1f} | {run['cpu_s']:.1f} | {run['peak_gib']:.2f} | "
                 f"{rows['level1']} | {rows['level2']} |"
             )
-    print("\n| merge | goal | reached |\n|---|---|---|")
-    for what, goal, reached, met in goals:
-        print(f"| {what} | {goal} | {reached}{'' if met else ', missed'} |")
-    print(f"\n{figures['cores']} cores of {figures['cpu']}, load {figures['load']:.1f} before; ", end="")
-    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
+    print_goals("merge", goals)
+    print_machine(figures)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from measuring import GIB, in_own_process, machine, peak_memory, timed
+from measuring import GIB, Goal, in_own_process, machine, peak_memory, print_goals, print_machine, timed
 
 from darts_postprocessing import erode_mask, prepare_export
 from darts_postprocessing.masks import valid_pixels
@@ -216,7 +216,7 @@ def relief(
 # What is printed
 
 
-def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+def goals_of(figures: dict[str, Any]) -> list[Goal]:
     """Return what is measured, its goal, what was reached, and whether that is enough."""
     plain, ours = figures.get("reference"), figures["ours"]
     if not plain:
@@ -234,7 +234,7 @@ def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     ]  # fmt: skip
 
 
-def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool]]) -> None:
+def print_figures(figures: dict[str, Any], goals: list[Goal]) -> None:
     """Print all figures as Markdown tables."""
     size, plain = figures["size"], figures.get("reference")
     repeats = f", best of {figures['repeat']}" if figures["repeat"] > 1 else ""
@@ -254,12 +254,8 @@ def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool
             values = (f"{memory[name]:.2f}" for name in ("inputs_gib", "above_gib", "outputs_gib", "work_gib"))
             print(f"| {part} | {' | '.join(values)} |")
 
-    if goals:
-        print(f"\n| {size} × {size} | goal | reached |\n|---|---|---|")
-        for what, goal, reached, met in goals:
-            print(f"| {what} | {goal} | {reached}{'' if met else ', missed'} |")
-    print(f"\n{figures['cores']} cores of {figures['cpu']}, load {figures['load']:.1f} before; ", end="")
-    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
+    print_goals(f"{size} × {size}", goals)
+    print_machine(figures)
 
 
 def print_row(name: str, ours: dict[str, float], plain: dict[str, float] | None) -> None:

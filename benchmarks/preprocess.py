@@ -26,18 +26,15 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from measuring import GIB, in_own_process, machine, peak_memory, timed
+from feature_inputs import CASES, WIDE_RADIUS_M, Inputs, arrays_of, make_inputs
+from measuring import GIB, Goal, in_own_process, machine, peak_memory, print_goals, print_machine, timed
 from odc.geo.geobox import GeoBox
 
 import darts_preprocessing as ours
 from darts_utils.grids import align
-from darts_utils.testing import tile_on, utm_geobox
 
 RADIUS_M = 100
-WIDE_RADIUS_M = 1000
-TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
 DERIVATIVES = ("slope", "aspect", "hillshade", "curvature")
-TCVIS_PIXEL_DEG = 0.0002695
 WARM_UP_PX = 48
 WIDE_MULTIPLICATIONS = 1e9
 """How many the reference does for the wide radius before its time is scaled up; about a second."""
@@ -47,31 +44,6 @@ LEAST_RATIO = 6.0
 LEAST_TPI_RATIO = 10.0
 MOST_WIDE_RATIO = 1.5
 MOST_MEMORY_GIB = 1.5
-
-
-@dataclass(frozen=True)
-class Case:
-    """A tile of some sensor."""
-
-    size: int
-    pixel_m: float
-    dem_pixel_m: float
-
-
-CASES = {"sentinel2": Case(10980, 10, 10), "planet": Case(8000, 3, 2)}
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What `preprocess_v2` takes."""
-
-    tile: xr.Dataset
-    arcticdem: xr.Dataset
-    tcvis: xr.Dataset
-
-    def arrays(self) -> list[np.ndarray]:
-        """Return all bands."""
-        return [band for dataset in (self.tile, self.arcticdem, self.tcvis) for band in arrays_of(dataset)]
 
 
 @dataclass(frozen=True)
@@ -304,84 +276,10 @@ def copy_seconds(arrays: list[np.ndarray]) -> float:
     return seconds
 
 
-def arrays_of(data: xr.Dataset | xr.DataArray) -> list[np.ndarray]:
-    return [data.data] if isinstance(data, xr.DataArray) else [band.data for band in data.data_vars.values()]
-
-
-# Inputs
-
-
-def make_inputs(case: str, size: int) -> Inputs:
-    """Return a tile near 70° N with a wedge of nodata, a rough DEM in EPSG:3413 with holes, and trends in EPSG:4326."""
-    rng = np.random.default_rng(20240720)
-    what = CASES[case]
-    geobox = utm_geobox((size, size), pixel=what.pixel_m)
-    around = geobox.pad(math.ceil(WIDE_RADIUS_M / what.pixel_m) + 10)
-    dem_grid = grid_over(around, "EPSG:3413", what.dem_pixel_m)
-    tcvis_grid = grid_over(geobox.pad(30), "EPSG:4326", TCVIS_PIXEL_DEG)
-
-    bands: dict[str, np.ndarray] = {}
-    for name, level in (("red", 0.06), ("nir", 0.25)):
-        bands[name] = relief(
-            geobox.shape.yx, rng, shortest_px=8, longest_px=500, height=0.1 * level, noise=0.05 * level
-        )
-        bands[name] += np.float32(level)
-        for row in range(size):  # 8 % of the tile
-            bands[name][row, : round(0.16 * (size - row))] = np.nan
-    tile = tile_on(geobox, bands, azimuth=170.5, elevation=31.2, acquisition_time="2024-07-20T20:40:21Z")
-
-    dem = relief(dem_grid.shape.yx, rng, shortest_px=8, longest_px=20_000 / what.dem_pixel_m, height=60, noise=0.1)
-    dem += np.float32(500)
-    height, width = dem.shape
-    for _ in range(math.ceil(height * width / 500**2)):
-        top, left, side = rng.integers(height), rng.integers(width), rng.integers(2, 24)
-        dem[top : top + side, left : left + side] = np.nan
-    arcticdem = tile_on(dem_grid, {"dem": dem, "arcticdem_data_mask": np.isfinite(dem).view("uint8")})
-
-    trends: dict[str, np.ndarray] = {}
-    for name in TRENDS:  # whole numbers as float32, as the loader gives them
-        values = relief(tcvis_grid.shape.yx, rng, shortest_px=4, longest_px=1000, height=25, noise=5)
-        values += np.float32(128)
-        np.clip(np.rint(values, out=values), 1, 255, out=values)
-        trends[name] = values
-    return Inputs(tile, arcticdem, tile_on(tcvis_grid, trends))
-
-
-def grid_over(geobox: GeoBox, crs: str, pixel: float) -> GeoBox:
-    return GeoBox.from_bbox(geobox.footprint(crs).boundingbox, crs, resolution=pixel)
-
-
-def relief(
-    shape: tuple[int, int], rng: np.random.Generator, *, shortest_px: float, longest_px: float, height: float,
-    noise: float,
-) -> np.ndarray:  # fmt: skip
-    """Return plane waves of all lengths, the longest `height` high and shorter ones lower, with noise; float32 (y, x).
-
-    sin(a + b) = sin a cos b + cos a sin b: a wave is a product of two rows with two columns, and their sum one matrix
-    product. The noise repeats every 512 pixels.
-    """
-    waves = max(round(2 * math.log2(longest_px / shortest_px)), 1)
-    lengths = np.geomspace(longest_px, shortest_px, waves)
-    heights = height * (lengths / longest_px) ** 0.9
-    headings, phases = rng.uniform(0, 2 * np.pi, (2, waves))
-    down = 2 * np.pi * np.arange(shape[0])[:, None] * np.sin(headings) / lengths + phases
-    across = 2 * np.pi * np.arange(shape[1])[:, None] * np.cos(headings) / lengths
-    left = np.hstack([heights * np.sin(down), heights * np.cos(down)]).astype("float32")
-    right = np.hstack([np.cos(across), np.sin(across)]).astype("float32")
-    values = left @ right.T
-
-    block = rng.normal(0, noise, (512, 512)).astype("float32")
-    line = np.tile(block, (1, math.ceil(shape[1] / 512)))[:, : shape[1]]
-    for start in range(0, shape[0], 512):
-        rows = values[start : start + 512]
-        rows += line[: len(rows)]
-    return values
-
-
 # What is printed
 
 
-def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+def goals_of(figures: dict[str, Any]) -> list[Goal]:
     """Return what is measured, its goal, what was reached, and whether that is enough."""
     rows = {row["name"]: row for row in figures["features"]}
     near, wide = rows[f"TPI, {RADIUS_M} m"], rows[f"TPI, {WIDE_RADIUS_M} m"]
@@ -405,7 +303,7 @@ def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     ]  # fmt: skip
 
 
-def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool]]) -> None:
+def print_figures(figures: dict[str, Any], goals: list[Goal]) -> None:
     """Print all figures as Markdown tables."""
     case, size = CASES[figures["case"]], figures["size"]
     repeats = f", best of {figures['repeat']}" if figures["repeat"] > 1 else ""
@@ -439,11 +337,8 @@ def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool
                 shares = f"{by['only_ours']:.2%} | {by['only_reference']:.2%}"
                 print(f"| {row['name']}: {band} | {by['most']:.2g} | {by['mean']:.2g} | {shares} |")
 
-    print(f"\n| {figures['case']}, {size} × {size} | goal | reached |\n|---|---|---|")
-    for what, goal, reached, met in goals:
-        print(f"| {what} | {goal} | {reached}{'' if met else ', missed'} |")
-    print(f"\n{figures['cores']} cores of {figures['cpu']}, load {figures['load']:.1f} before; ", end="")
-    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
+    print_goals(f"{figures['case']}, {size} × {size}", goals)
+    print_machine(figures)
 
 
 def in_seconds(*values: float) -> str:

@@ -28,17 +28,17 @@ import torch
 import xarray as xr
 from measuring import machine
 
-from darts.display.progress import LineReporter
+from darts.display.line_display import LineReporter
 from darts.executors.executor import Executor, Policy
 from darts.executors.processes import Processes
 from darts.executors.ray_cluster import join_cluster
 from darts.executors.ray_workers import RayWorkers
-from darts.executors.stopping import Stop
 from darts.executors.workers import Workers
 from darts.pipelines.base import _BasePipeline
 from darts.records.events import Ready
 from darts.tiles import Tile
 from darts_segmentation import save_checkpoint
+from darts_utils.stopping import Stop
 from darts_utils.testing import optical_tile, utm_geobox
 
 FULL_SIZE = 768

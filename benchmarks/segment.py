@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from measuring import GIB, in_own_process, machine, peak_memory, timed
+from measuring import GIB, Goal, in_own_process, machine, peak_memory, timed
 
 from darts_ensemble import EnsembleV1
 from darts_segmentation import SMPSegmenter, save_checkpoint
@@ -103,7 +103,8 @@ def measure_ours(files: dict[str, Path], way: str, tile: xr.Dataset, options: ar
     """
     segmenters = {name: Accompanied(file, "cpu", **kind_of(way)) for name, file in files.items()}
     patches = {"patch_size": options.patch_size, "overlap": options.patch_size // OVERLAP_SHARE}
-    bare_memory = max(segmenter.warm_up(options.patch_size) for segmenter in segmenters.values())
+    count = len(patch_starts(options.size, options.patch_size, options.patch_size // OVERLAP_SHARE)) ** 2
+    bare_memory = max(segmenter.warm_up(options.patch_size, count) for segmenter in segmenters.values())
     ensemble = EnsembleV1(segmenters, "cpu")
     best, bare, predicted = np.inf, np.inf, 0
     for _ in range(options.repeat):
@@ -143,10 +144,10 @@ class Accompanied(SMPSegmenter):
 
         return replace(reader, predict=predict)
 
-    def warm_up(self, side: int) -> int:
-        """Let the network load and compile what it uses; return the bytes that one batch takes."""
+    def warm_up(self, side: int, count: int) -> int:
+        """Let the network load and compile what it uses; return the bytes that one batch of at most `count` takes."""
         reader = super().reader()
-        batch = reader.most(side, side) or 1
+        batch = min(reader.most(side, side) or 1, count)
         self._ready = np.random.default_rng(0).random((batch, side, side, len(reader.bands)), np.float32)
         reader.predict(self._ready)
         with peak_memory() as memory:
@@ -236,7 +237,7 @@ def make_tile(size: int) -> xr.Dataset:
     return tile_on(utm_geobox((size, size)), planes)
 
 
-def goals_of(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+def goals_of(figures: dict[str, Any]) -> list[Goal]:
     """Return what is to be reached, what was, and whether it is."""
     goals = []
 
@@ -268,7 +269,7 @@ def per_patch(figures: dict[str, Any]) -> float:
     return float(figures["bare_seconds"] / figures["predicted"])
 
 
-def print_figures(figures: dict[str, Any], goals: list[tuple[str, str, str, bool]]) -> None:
+def print_figures(figures: dict[str, Any], goals: list[Goal]) -> None:
     print("| part | seconds | seconds of the bare networks | GiB above inputs and outputs |\n|---|---|---|---|")
     for name, part in figures.items():
         if "/" in name:

@@ -1,6 +1,7 @@
 """DESIGN, import order: siblings meet only in darts; what a member imports it declares; importing does nothing else."""
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -141,6 +143,8 @@ def test_members_declare_of_each_other_only_what_lies_below_them(package):
     assert above - {folder(package).name} == set()
 
 
+LOGGER = re.compile(r"getLogger\(([^)]*)\)")
+
 # Runs in a fresh process: imports the package and tells what that did to the world around it.
 WATCH = """
 import json, os, sys
@@ -208,3 +212,77 @@ def test_importing_what_needs_no_network_loads_no_torch(package, imported):
 def test_the_command_line_loads_no_torch(imported):
     heavy = {"torch", "numba", "rasterio", "geopandas", "cv2", "spyndex", "darts_segmentation", "darts_ensemble"}
     assert heavy & set(imported("darts.cli")["modules"]) == set()
+
+
+@pytest.mark.parametrize("package", MEMBERS)
+def test_messages_go_to_the_log_of_darts(package):
+    named = [name for path in sources(package) for name in LOGGER.findall(path.read_text(encoding="utf-8"))]
+    assert [name for name in named if name == "__name__" or name.startswith(('"darts_', "'"))] == []
+
+
+@cache
+def _drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("draw_imports", ROOT / "tools" / "draw_imports.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def between_modules():
+    return _drawing().read_imports(_drawing().find_modules())
+
+
+def test_groups_of_modules_import_only_what_lies_below_them(between_modules):
+    assert _drawing().against_the_order(between_modules) == []
+
+
+def test_no_modules_import_each_other_in_a_circle(between_modules):
+    assert _drawing().find_circles(one for one in between_modules if one.when != _drawing().FOR_TYPES) == []
+
+
+def test_the_pictures_of_imports_are_those_of_the_code():
+    old = [path.name for path, text in _drawing().pictures().items() if path.read_text(encoding="utf-8") != text]
+    assert old == [], "run tools/draw_imports.py and commit the pictures"
+
+
+def test_the_page_on_architecture_tells_of_all_groups_highest_first():
+    page = (ROOT / "docs/contributing/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
+    layers = _drawing().LAYERS
+    place = {group: number for number, layer in enumerate(layers) for group in layer}
+    assert sorted(named) == sorted(place)
+    by_member = [[place[name] for name in named if name.partition(".")[0] == member] for member in MEMBERS]
+    assert by_member == [sorted(places, reverse=True) for places in by_member]
+
+
+def test_an_import_is_told_by_when_it_takes_place(tmp_path):
+    found = _imports_of(tmp_path, one="import darts.two\nif TYPE_CHECKING:\n    from darts import three\n",
+                        two="def f():\n    from darts.three import x\n", three="")  # fmt: skip
+    told = {(one.source, one.target): one.when for one in found}
+    assert told == {("darts.one", "darts.two"): "at start", ("darts.one", "darts.three"): "for types",
+                    ("darts.two", "darts.three"): "in a function"}  # fmt: skip
+
+
+def test_a_circle_is_found_and_drawn_against_the_order(tmp_path):
+    found = _imports_of(tmp_path, one="import darts.two\n", two="import darts.three\n", three="import darts.one\n")
+    assert [set(circle) for circle in _drawing().find_circles(found)] == [{"darts.one", "darts.two", "darts.three"}]
+    page = _drawing().draw_modules(["darts.one", "darts.two", "darts.three"], found)
+    assert page.count(f'fill="{_drawing().AGAINST}"') == 1
+    assert _drawing().find_circles(found[1:]) == []
+
+
+def test_an_import_of_a_higher_group_is_drawn_against_the_order():
+    upward = _drawing().Import("darts_utils.bands", "darts.plan", "in a function")
+    beside = _drawing().Import("darts_export.tiles", "darts_ensemble.spread", "for types")
+    downward = _drawing().Import("darts.plan", "darts_utils.bands", "at start")
+    assert _drawing().against_the_order([upward, beside, downward]) == [upward, beside]
+    modules = ["darts.plan", "darts_utils.bands"]
+    red = [_drawing().draw_groups(modules, found).count(_drawing().AGAINST) for found in ([downward], [upward])]
+    assert red == [1, 2]  # the legend, and the arrow
+
+
+def _imports_of(folder: Path, **modules: str):
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(text)
+    return _drawing().read_imports({f"darts.{name}": folder / f"{name}.py" for name in modules})

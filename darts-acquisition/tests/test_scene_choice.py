@@ -6,7 +6,8 @@ import pytest
 from shapely.geometry import box
 
 from darts_acquisition import CDSE_SOURCE
-from darts_acquisition.scene_choice import Criteria, choose_items, drop_older, footprint, item_tile
+from darts_acquisition.scene_choice import choose_items, drop_older, footprint, item_tile
+from darts_acquisition.search_criteria import Criteria
 from darts_acquisition.search_dates import search_intervals
 from darts_acquisition.stac_sources import EARTH_SEARCH_SOURCE
 from darts_acquisition.testing.s2_items import make_search_item

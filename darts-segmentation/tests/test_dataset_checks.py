@@ -55,6 +55,17 @@ def test_a_good_dataset_has_no_problems(tmp_path: Path) -> None:
     assert (report.total.background, report.total.slump, report.total.ignore) == (4 * 63, 4, 0)
 
 
+def test_clouds_that_are_ignored_do_not_make_the_units_doubtful(tmp_path: Path) -> None:
+    bright = np.full((8, 8), 0.15)
+    bright[:2] = 0.9
+    ignored = np.zeros((8, 8))
+    ignored[2, 3] = 1
+    ignored[:2] = 2
+    report = checked(tmp_path, patch_of(0, red=bright, y=ignored), patch_of(1))
+    assert report.problems == []
+    assert (report.bands["red"].above, report.bands["red"].outside_share) == (16, 0.0)
+
+
 def test_counts_are_those_of_plain_numpy(tmp_path: Path) -> None:
     write_samples(tmp_path / "patches", 12)
     splits = {"train": [0, 1, 2, 5], "val": [4]}
@@ -85,7 +96,8 @@ def test_counts_are_those_of_plain_numpy(tmp_path: Path) -> None:
         assert (band.count, band.missing) == (finite.size, np.isnan(values).sum())
         assert (band.minimum, band.maximum) == (finite.min(), finite.max())
         np.testing.assert_allclose([band.mean, band.std], [finite.mean(), finite.std()], rtol=1e-9)
-        assert band.outside_share == pytest.approx(((finite < low) | (finite > high)).mean())
+        told = values[np.isfinite(values) & (ys != 2)]
+        assert band.outside_share == pytest.approx(((told < low) | (told > high)).mean(), nan_ok=True)
         assert sum(band.histogram) == ((finite >= low) & (finite <= high)).sum()
         assert band.missing_share == pytest.approx(np.isnan(values).mean())
 

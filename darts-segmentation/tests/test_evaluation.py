@@ -98,7 +98,11 @@ def test_what_is_not_there_is_named(run: Path, dataset: Path, tmp_path: Path) ->
         evaluate_run(whole.parent, EvaluationOptions())
 
 
-def test_each_sample_is_tested_once_in_a_cross_validation(dataset: Path, tmp_path: Path) -> None:
+def test_each_sample_is_tested_once_in_a_cross_validation(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pictures of twelve tests take half of the time, and are looked at elsewhere.
+    monkeypatch.setattr("darts_segmentation.training.scores.pictures.write_pictures", lambda pixels, folder: [])
     options = options_for(dataset, epochs=1, steps_per_epoch=2)
     scores = cross_validate(tmp_path / "cv", options, CrossOptions(folds=3, seeds=[1, 2]))
     assert sorted(scores.runs) == [f"seed-{seed}-fold-{fold}" for seed in (1, 2) for fold in (1, 2, 3)]

@@ -182,7 +182,7 @@ def test_a_pickle_beside_the_weights_is_not_touched(folder: Path, monkeypatch: p
         (lambda folder: (folder / "darts.json").write_text("{"), r"darts\.json cannot be read as JSON"),
         (lambda folder: (folder / "darts.json").write_text("null"), r"darts\.json must hold a table.*NoneType"),
         (lambda folder: write_facts(folder), "names no input bands"),
-        (lambda folder: write_facts(folder, input_combination=["red", "rde", "nir"]), "unknown bands rde"),
+        (lambda folder: write_facts(folder, input_combination=["red", "rde", "nir"]), "'rde' is not in the band table"),
         (lambda folder: write_facts(folder, input_combination=["red"]), "3 channels, but 1 bands"),
         (
             lambda folder: write_facts(folder, input_combination=INPUTS, patchsize=4),

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from darts.executors.executor import LOST, MOST_LOSSES, Executor, Policy
-from darts.executors.stopping import Stop
 from darts.records.events import Dropped, Event, Fill, Finished, Job, Lost, Ready, Step
 from darts.records.ledger import Outcome
 from darts.tiles import Tile
+from darts_utils.stopping import Stop
 
 
 class Silent:

@@ -21,12 +21,14 @@ from rich.logging import RichHandler
 from darts.cli import run_command_line
 from darts.display.console import ALIKE, Failure, grouped, print_summary
 from darts.display.course import RATE_OVER_S, RATE_OVER_TILES, Course
+from darts.display.line_display import FILL_EVERY_S, LineReporter
 from darts.display.live_display import LiveReporter, live_display
 from darts.display.logs import configure_logging, json_line, log_flags, log_to_file, logger, logs_json
 from darts.display.machine_use import GpuUse, MachineUse, process_tree_use, read_gpus
-from darts.display.progress import FILL_EVERY_S, LineReporter, reporting
+from darts.display.progress import reporting
 from darts.records.events import Fill
 from darts.records.ledger import Outcome
+from darts_acquisition.search_dates import search_intervals
 from darts_utils.errors import StoreError
 
 HOSTILE = "[bold red]a[/bold red] [link=x]\x1b[2J\n{b} %s <i> \udc80"
@@ -325,6 +327,12 @@ def test_another_set_up_takes_back_what_json_changed(capsys: pytest.CaptureFixtu
 
 
 # ---- log files ----
+
+
+def test_what_the_libraries_of_darts_say_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("run", plain=True)
+    search_intervals()
+    assert " WARNING The search has no limit in time" in capsys.readouterr().err
 
 
 def test_a_log_file_takes_any_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

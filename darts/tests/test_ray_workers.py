@@ -136,12 +136,13 @@ def disturbed(cluster: None, given: dict[str, Any], tmp_path_factory: pytest.Tem
     pipeline = Drawn(
         **given, output_data_dir=output, executor="ray", ray_workers=2, names=names, trap=folder, memory_budget="4GB"
     )
-    handler, progress = Collect(), logging.getLogger("darts.display.progress")
-    progress.addHandler(handler)
-    progress.setLevel(logging.DEBUG)
+    handler, log = Collect(), logging.getLogger("darts")
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
     summary = pipeline.run()
-    progress.setLevel(logging.NOTSET)
-    progress.removeHandler(handler)
+    log.setLevel(before)
+    log.removeHandler(handler)
     assert (folder / "killed").exists()
     events = [getattr(record, "darts_event", {}) for record in handler.records]
     return Disturbed(output, names, summary, {event["bytes_limit"] for event in events if "bytes_limit" in event})
@@ -357,7 +358,7 @@ class Touch(logging.Handler):
 
 
 heard = Path("heard")
-logging.getLogger("darts.executors.stopping").addHandler(Touch())
+logging.getLogger("darts.stopping").addHandler(Touch())
 pipeline = Disturbing(**{given!r}, mode={mode!r}, driver=os.getpid(), heard=heard)
 summary = pipeline.run()
 print(f"{{len(summary.outcomes)}} of {{len(pipeline.names)}}, interrupted: {{summary.interrupted}}")

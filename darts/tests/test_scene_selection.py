@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from darts.pipelines.scene_selection import SceneQuery, plain_name, read_scene_ids, write_scene_ids
+from darts.pipelines.scene_selection import SceneQuery, checked_id, read_scene_ids, write_scene_ids
 from darts_utils.errors import ConfigError
 
 
@@ -72,8 +72,8 @@ def test_ids_are_written_sorted_and_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "a\\b", "a\0", "x" * 151])
 def test_an_id_must_be_a_plain_name(name: str) -> None:
     with pytest.raises(ConfigError, match="scene_ids"):
-        plain_name(name, "scene_ids")
+        checked_id(name, "scene_ids")
 
 
 def test_the_suffix_of_a_product_folder_is_no_part_of_the_id() -> None:
-    assert plain_name("S2A_X.SAFE", "scene_ids") == "S2A_X"
+    assert checked_id("S2A_X.SAFE", "scene_ids") == "S2A_X"

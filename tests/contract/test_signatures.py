@@ -29,6 +29,7 @@ SIGNATURES = {
     "darts_acquisition.load_gee_s2_sr_scene": {
         "s2item": NEEDED, "bands_mapping": ANY, "store": None, "offline": False, "device": ANY,
     },
+    "darts_acquisition.download_gee_s2_sr_scene": {"s2item": NEEDED, "store": NEEDED, "bands_mapping": ANY},
     "darts_acquisition.search_cdse_s2_sr": search,
     "darts_acquisition.search_gee_s2_sr": search,
     "darts_acquisition.load_arcticdem": {
@@ -55,7 +56,10 @@ SIGNATURES = {
     "darts_segmentation.SMPSegmenter.segment_tile": {"self": NEEDED, "tile": NEEDED, **patches},
     "darts_ensemble.EnsembleV1": {"model_dict": NEEDED, "device": ANY},
     "darts_ensemble.EnsembleV1.segment_tile": {"self": NEEDED, "tile": NEEDED, **patches, "keep_inputs": False},
-    "darts_ensemble.EnsembleV1.segment_tile_batched": {"self": NEEDED, "tiles": NEEDED},
+    "darts_segmentation.SMPSegmenter.segment_tile_batched": {"self": NEEDED, "tiles": NEEDED, **patches},
+    "darts_ensemble.EnsembleV1.segment_tile_batched": {
+        "self": NEEDED, "tiles": NEEDED, **patches, "keep_inputs": False,
+    },
     "darts_postprocessing.erode_mask": {"mask": NEEDED, "size": NEEDED, "device": ANY, "edge_size": None},
     "darts_postprocessing.binarize": {
         "probs": NEEDED, "threshold": NEEDED, "min_object_size": NEEDED, "mask": NEEDED, "device": ANY,
@@ -99,3 +103,32 @@ def test_names_order_and_defaults_are_those_of_the_specification(path):
 def test_public_names_are_in_all(package):
     public = {path.split(".")[1] for path in SIGNATURES if path.startswith(package + ".")}
     assert public <= set(importlib.import_module(package).__all__)
+
+
+@pytest.mark.parametrize("archive", ["cdse", "gee"])
+@pytest.mark.parametrize("verb", ["load", "download"])
+def test_scenes_come_with_four_bands_unless_others_are_asked_for(verb, archive):
+    function = getattr(importlib.import_module("darts_acquisition"), f"{verb}_{archive}_s2_sr_scene")
+    mapping = inspect.signature(function).parameters["bands_mapping"].default
+    assert sorted(mapping.values()) == ["blue", "green", "nir", "red"]
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "properties"),
+    [("darts_segmentation", "SMPSegmenter", ["required_bands"]),
+     ("darts_ensemble", "EnsembleV1", ["model_names", "required_bands"])],
+)  # fmt: skip
+def test_models_say_what_they_are(package, name, properties):
+    cls = getattr(importlib.import_module(package), name)
+    assert [each for each in properties if not isinstance(getattr(cls, each, None), property)] == []
+
+
+def functions():
+    return [path for path in SIGNATURES if "device" in SIGNATURES[path]]
+
+
+@pytest.mark.parametrize("path", functions())
+def test_nobody_needs_to_name_a_device(path):
+    package, name = path.split(".")
+    default = inspect.signature(getattr(importlib.import_module(package), name)).parameters["device"].default
+    assert default in (None, "auto")

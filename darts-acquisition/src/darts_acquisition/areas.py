@@ -11,9 +11,7 @@ import pyogrio
 import shapely
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError
 from shapely.geometry import Polygon, shape
 from shapely.geometry.base import BaseGeometry
 
@@ -27,8 +25,14 @@ from darts_acquisition.antimeridian import (
     surface_of,
 )
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import first_line
 
 LONLAT = "EPSG:4326"
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, shapely.errors.ShapelyError
+)  # fmt: skip
+"""What the libraries raise at vector files that are damaged, or no vector files; those of GDAL and PROJ are runtime
+errors."""
 Aoi: TypeAlias = str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | Geometry | GeoBox | Mapping[str, Any]
 """What names an area of interest, see `read_areas`."""
 
@@ -113,14 +117,14 @@ def _read_file(path: Path, name: str) -> gpd.GeoSeries:
     if path.suffix.lower() in {".parquet", ".geoparquet"}:
         try:
             return gpd.read_parquet(path).geometry
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"{name} cannot be read as GeoParquet: {error}") from error
+        except UNREADABLE as error:
+            raise ConfigError(f"{name} cannot be read as GeoParquet: {first_line(error)}") from error
     try:
         layers = [str(layer) for layer, kind in pyogrio.list_layers(path) if kind is not None]
         # GDAL may repair rings as it reads; what is wrong is repaired below, or named.
         rows = [pyogrio.read_dataframe(path, layer=layer, columns=[]).geometry for layer in layers]
-    except (DataSourceError, DataLayerError, CRSError, ValueError) as error:
-        raise ConfigError(f"{name} cannot be read as vectors: {error}") from error
+    except UNREADABLE as error:
+        raise ConfigError(f"{name} cannot be read as vectors: {first_line(error)}") from error
     if not rows:
         raise ConfigError(f"{name} holds no layer with geometries")
     if len({layer.crs for layer in rows}) > 1:

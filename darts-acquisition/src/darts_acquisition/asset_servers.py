@@ -1,10 +1,8 @@
 """Where assets are opened: S3, HTTP and local files, their many errors told apart as passing or final."""
 
 import contextlib
-import email.utils
 import re
 import threading
-import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +17,11 @@ import requests.adapters
 from botocore import UNSIGNED
 from botocore.config import Config
 
+from darts_acquisition.retries import PASSING_STATUS, retry_after_s
 from darts_acquisition.stac_sources import StacSource
 from darts_utils.errors import ConfigError
 
 CHUNK_BYTES = 1 << 18
-PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"})
 _KEY_CODES = frozenset(
     {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "RequestTimeTooSkewed"}
@@ -93,10 +91,14 @@ class AssetServers:
         if parts.scheme not in ("", "file"):
             raise RefusedError(f"addresses with {parts.scheme}:// are not supported")
         path = Path(urllib.parse.unquote(parts.path) if parts.scheme == "file" else href)
+        if path.exists() and not path.is_file():
+            raise RefusedError("is no file")  # a device could be read without end
         try:
             with path.open("rb") as file:
                 yield Body(0, None, iter(lambda: file.read(CHUNK_BYTES), b""))
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        except ValueError as error:  # a name that no file can have
+            raise RefusedError(f"cannot be read ({error})") from error
+        except OSError as error:
             if error.filename != str(path):
                 raise
             raise RefusedError(f"cannot be read ({error.strerror})") from error
@@ -294,14 +296,3 @@ def _whole_size(content_range: str | None, content_length: Any) -> int | None:
         match = re.search(r"/(\d+)$", content_range.strip())
         return int(match[1]) if match else None
     return int(content_length) if str(content_length).isdecimal() else None
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds that a header Retry-After asks for, given as such or as a date."""
-    if value is None:
-        return None
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 _ALGORITHMS: dict[int, tuple[str, Callable[..., Any]]] = {
     0x11: ("SHA-1", hashlib.sha1),

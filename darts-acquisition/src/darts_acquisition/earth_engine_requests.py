@@ -1,23 +1,20 @@
 """Requests to Earth Engine: sent again where that helps, one clear error where it does not."""
 
-import email.utils
 import logging
-import math
-import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from darts_acquisition.earth_engine_source import EarthEngineSource
+from darts_acquisition.retries import MAX_RETRY_AFTER_S, backoff_s, retry_after_s
 from darts_utils.errors import DartsError, RemoteError
 
-MAX_RETRY_AFTER_S = 600
-"""A service that asks for a longer wait is not asked again."""
+LONGEST_WAIT_S = 60.0
+"""Unless the service asks for a longer one."""
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 
 class BadReplyError(Exception):
@@ -47,8 +44,7 @@ def ask(source: EarthEngineSource, what: str, send: Callable[[], T], *, stop: th
             if failure is None:
                 raise
             if failure.passing and attempt < source.retries and not stop.is_set():
-                wait_s = min(60.0, source.retry_wait_s * 2**attempt) * random.uniform(0.5, 1)
-                wait_s = max(wait_s, failure.retry_after_s)
+                wait_s = max(backoff_s(attempt + 1, source.retry_wait_s, LONGEST_WAIT_S), failure.retry_after_s)
                 logger.info("Earth Engine, %s: %s; trying again in %.1f s", what, failure.cause, wait_s)
                 if not stop.wait(wait_s):
                     continue
@@ -105,7 +101,7 @@ def _failure_of_status(error: Any, message: str) -> _Failure:
     status = int(error.resp.status)
     cause = f"{message.strip().rstrip('.')} (HTTP {status})"
     if status in (408, 429) or status >= 500:
-        wait_s = _retry_after(error.resp.get("retry-after"))
+        wait_s = retry_after_s(error.resp.get("retry-after")) or 0
         if wait_s > MAX_RETRY_AFTER_S:
             return _Failure(f"{cause}, asks to wait for {wait_s:.0f} s", passing=False, remedy="Try again then.")
         return _Failure(cause, passing=True, retry_after_s=wait_s)
@@ -115,20 +111,6 @@ def _failure_of_status(error: Any, message: str) -> _Failure:
         404: "Check the id; or your account may not see it.",
     }
     return _Failure(cause, passing=False, remedy=remedies.get(status, "Check what was asked for."))
-
-
-def _retry_after(value: str | None) -> float:
-    """Return the seconds that a `Retry-After` header asks for; 0 where it asks for none."""
-    if value is None:
-        return 0
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return 0
-    return max(seconds, 0) if math.isfinite(seconds) else 0
 
 
 def _innermost(error: BaseException) -> str:

@@ -6,17 +6,15 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pystac
-import shapely
 from shapely.geometry import mapping
 
-from darts_acquisition.antimeridian import surface_of
-from darts_acquisition.areas import Aoi, read_areas
+from darts_acquisition.areas import Aoi
 from darts_acquisition.earth_engine import GEE_SOURCE, EarthEngineSource, compute_value, connect
 from darts_acquisition.gee_items import GRID_BAND, GeeItem, item_of
-from darts_acquisition.scene_choice import Criteria, choose_items, drop_older
-from darts_acquisition.search_dates import Interval, search_intervals
+from darts_acquisition.scene_choice import choose_items, drop_older
+from darts_acquisition.search_criteria import Criteria, read_criteria
+from darts_acquisition.search_dates import Interval
 from darts_acquisition.search_geometry import geometries_to_send, widen_at_antimeridian
-from darts_acquisition.stac_search import percent_limit, tile_names
 from darts_acquisition.stac_sources import SCL, StacSource
 
 PAGE = 500
@@ -25,7 +23,7 @@ MAX_VERTICES = 500
 """Areas of interest with more corners are simplified outwards before they are sent."""
 _EVER = datetime(2015, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 
 def search_gee_s2_sr(
@@ -59,13 +57,7 @@ def search_gee_s2_sr(
         ConfigError: a parameter that cannot be; or there are no credentials or no project.
         RemoteError: Earth Engine cannot be reached, refuses, or sends something wrong.
     """
-    criteria = Criteria(
-        area=None if intersects is None else surface_of(shapely.union_all(list(read_areas(intersects)))),
-        tiles=None if tiles is None else tile_names(tiles),
-        intervals=search_intervals(start_date, end_date, months, years),
-        max_cloud_cover=percent_limit(max_cloud_cover, "max_cloud_cover"),
-        max_snow_cover=percent_limit(max_snow_cover, "max_snow_cover"),
-    )
+    criteria = read_criteria(intersects, tiles, start_date, end_date, max_cloud_cover, max_snow_cover, months, years)
     connect(source)
     infos = [info for query in _queries(criteria) for info in _pages(query, source)]
     found = {item.id: (item, _as_stac(item, info)) for info in infos for item in [item_of(info, source)]}

@@ -12,7 +12,8 @@ from typing import TypeVar
 import requests
 import requests.adapters
 
-from darts_acquisition.asset_servers import PASSING_STATUS, PassingError, RefusedError, innermost, retry_after_s, shown
+from darts_acquisition.asset_servers import PassingError, RefusedError, innermost, shown
+from darts_acquisition.retries import PASSING_STATUS, retry_after_s
 from darts_acquisition.transfer_report import SILENT, TransferReport
 from darts_acquisition.transfers import StoppedError, seconds_to_wait
 from darts_utils.errors import RemoteError

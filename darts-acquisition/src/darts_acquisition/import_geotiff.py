@@ -15,6 +15,7 @@ from darts_acquisition.raw_scene import SceneInfo, check_angle
 from darts_acquisition.times import parse_utc
 from darts_utils import bands as band_table
 from darts_utils.errors import ConfigError, GridMismatchError
+from darts_utils.names import plain_name
 
 ENCODED_SCALE, ENCODED_OFFSET = 1e-4, -0.1
 """Reflectance that is not delivered as uint16 is stored as DN = (reflectance + 0.1) / 1e-4, from 1 to 65535."""
@@ -71,7 +72,7 @@ def import_scene(
         MissingDataError, StoreError: a file is missing or damaged, or the store cannot be written.
     """
     paths = _paths(files)
-    scene_id = raw_store.plain_name(_scene_id(scene_id, paths), "scene id")
+    scene_id = plain_name(_scene_id(scene_id, paths), "scene id")
     acquired = parse_utc(acquisition_time)
     check_angle(sun_azimuth, "sun_azimuth", 0, 360)
     check_angle(sun_elevation, "sun_elevation", -90, 90)
@@ -155,10 +156,8 @@ def _layers(paths: list[Path]) -> list[_Layer]:
 def _layers_of(path: Path) -> list[_Layer]:
     with open_raster(path) as source:
         geobox = raster_geobox(source)
-        return [
-            _Layer(path, number, source.dtypes[number - 1], source.nodatavals[number - 1], geobox)
-            for number in range(1, source.count + 1)
-        ]
+        about = zip(source.dtypes, source.nodatavals, strict=True)
+        return [_Layer(path, number, dtype, nodata, geobox) for number, (dtype, nodata) in enumerate(about, 1)]
 
 
 def _numbers(bands: Bands, count: int) -> dict[str, int]:

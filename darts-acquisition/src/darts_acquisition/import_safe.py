@@ -25,8 +25,9 @@ from darts_acquisition.safe_metadata import (
 )
 from darts_acquisition.times import iso_utc
 from darts_utils.errors import ConfigError, DartsError, GridMismatchError, MissingDataError, StoreError
+from darts_utils.names import plain_name
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 SCL = "scl"
 """Name of the scene classification in the store."""
@@ -69,7 +70,7 @@ def import_safe(
     wanted = _wanted(bands)
     if not product.exists():
         raise MissingDataError(f"there is no product {product}")
-    scene_id = raw_store.plain_name(scene_id or safe_scene_id(product), "scene id")
+    scene_id = plain_name(scene_id or safe_scene_id(product), "scene id")
     holding = _new_scene if overwrite else _scene
     with holding(store, scene_id) as update:
         missing = {name: wanted[name] for name in update.missing(wanted)}

@@ -1,6 +1,5 @@
 """Planet scenes and orthotiles: surface reflectance, usable data mask, sun angles."""
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from darts_acquisition.raw_scene import check_angle
 from darts_acquisition.times import iso_utc, parse_utc
 from darts_utils.bands import describe
 from darts_utils.errors import ConfigError, StoreError
+from darts_utils.json_text import parse_json
 
 SCALE = 1e-4
 BANDS = ("blue", "green", "red", "nir")
@@ -162,7 +162,7 @@ def _sun(metadata: Iterable[Path]) -> dict[str, Any]:
 
 def _sun_of(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
         # As the data service writes an item: the values lie under "properties".
         values = {**content, **(content.get("properties") or {})}
         angles = {

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from darts_utils.errors import ConfigError, MissingDataError, StoreError
+from darts_utils.quoting import shown
 
-_SCENE = re.compile(r"(?P<day>\d{8})_(?P<time>\d{6})(?:_\d{2})?_[0-9A-Za-z]{4}")
-_ORTHOTILE = re.compile(r"\d+_(?P<tile>\d+)_(?P<day>\d{4}-\d{2}-\d{2})_[0-9A-Za-z]{4}")
+_SCENE = re.compile(r"(?P<day>\d{8})_(?P<time>\d{6})(?:_\d{2})?_[0-9A-Za-z]{4}", re.ASCII)
+_ORTHOTILE = re.compile(r"\d+_(?P<tile>\d+)_(?P<day>\d{4}-\d{2}-\d{2})_[0-9A-Za-z]{4}", re.ASCII)
 _SR = re.compile(r".*_SR(?P<eight>_8b)?(?:_harmonized)?(?P<clip>_clip)?\.tiff?", re.IGNORECASE)
 _UDM2 = re.compile(r".*_udm2(?P<clip>_clip)?\.tiff?", re.IGNORECASE)
 _METADATA = re.compile(r".*_metadata\.json", re.IGNORECASE)
@@ -94,8 +95,8 @@ def parse_planet_name(name: str) -> PlanetName:
         if match := _ORTHOTILE.fullmatch(name):
             return PlanetName(kind="orthotile", day=date.fromisoformat(match["day"]), time=None, tile_id=match["tile"])
     except ValueError as error:
-        raise ConfigError(f"Planet folder {name!r} holds no date and time ({error}); expected {_NAMES}") from error
-    raise ConfigError(f"Planet folder {name!r} has an unknown name; expected {_NAMES}")
+        raise ConfigError(f"Planet folder {shown(name)} holds no date and time ({error}); expected {_NAMES}") from error
+    raise ConfigError(f"Planet folder {shown(name)} has an unknown name; expected {_NAMES}")
 
 
 def scan_planet_scenes(scenes_dir: Path | str) -> PlanetScan:

@@ -10,6 +10,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from darts_acquisition.raw_scene import check_size
 from darts_utils.errors import ConfigError, GridMismatchError, MissingDataError, StoreError
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
@@ -33,14 +34,17 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
             yield source
     except RasterioError as error:
         raise StoreError(f"cannot read {path}: {_reason(error)}. Fetch or copy the file again.") from error
+    except UnicodeEncodeError as error:
+        raise StoreError(f"cannot read {path}: its name is no Unicode text; rename the file or its folder") from error
 
 
 def raster_geobox(source: rasterio.DatasetReader) -> GeoBox:
     """Return the grid of a raster.
 
     Raises:
-        ConfigError: no CRS, not in metres, rotated or not north-up.
+        ConfigError: no CRS, not in metres, rotated or not north-up, or larger than any tile.
     """
+    check_size(source.name, source.shape)
     if source.crs is None:
         raise ConfigError(f"{source.name} has no CRS; assign it, for instance with `gdal_edit.py -a_srs EPSG:… FILE`")
     if not source.crs.is_projected or abs(source.crs.linear_units_factor[1] - 1) > 1e-6:
@@ -63,18 +67,22 @@ def require_one_grid(first: tuple[Path, GeoBox], other: tuple[Path, GeoBox]) -> 
     (first_path, a), (other_path, b) = first, other
     if a == b:
         return
-    parts = [
-        f"{name} {left} against {right}"
-        for name, left, right in (
-            ("size", "×".join(map(str, a.shape.yx)), "×".join(map(str, b.shape.yx))),
-            ("CRS", a.crs, b.crs),
-            ("transform", tuple(a.affine[:6]), tuple(b.affine[:6])),
-        )
-        if left != right
-    ]
     raise GridMismatchError(
-        f"{first_path} and {other_path} are on different grids: {'; '.join(parts)}. Warp one to the grid of the other."
+        f"{first_path} and {other_path} are on different grids: {grid_differences(a, b)}. "
+        "Warp one to the grid of the other."
     )
+
+
+def grid_differences(a: GeoBox, b: GeoBox) -> str:
+    """Return in words what of one grid differs from another."""
+    parts = []
+    if a.shape != b.shape:
+        parts.append(f"size {'×'.join(map(str, a.shape.yx))} against {'×'.join(map(str, b.shape.yx))}")
+    if a.crs != b.crs:
+        parts.append(f"CRS {str(a.crs)[:40]} against {str(b.crs)[:40]}")
+    if a.affine != b.affine:
+        parts.append(f"transform {tuple(a.affine[:6])} against {tuple(b.affine[:6])}")
+    return "; ".join(parts)
 
 
 def read_strips(

@@ -23,14 +23,11 @@ class RateLimit:
         time.sleep(start - now)
 
 
-_shared: dict[str, tuple[float | None, RateLimit]] = {}
+_shared: dict[tuple[str, float | None], RateLimit] = {}
 _shared_lock = threading.Lock()
 
 
 def shared_limit(server: str, per_second: float | None) -> RateLimit:
-    """Return the one limit of this process for a server; another rate than before takes its place from then on."""
+    """Return the one limit of this process for a server at this rate."""
     with _shared_lock:
-        known = _shared.get(server)
-        if known is None or known[0] != per_second:
-            known = _shared[server] = per_second, RateLimit(per_second)
-        return known[1]
+        return _shared.setdefault((server, per_second), RateLimit(per_second))

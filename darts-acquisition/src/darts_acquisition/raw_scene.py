@@ -16,7 +16,12 @@ from rasterio import Affine
 
 from darts_acquisition.times import iso_utc, parse_utc
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError, MissingDataError, StoreError
+from darts_utils.json_text import is_number
+from darts_utils.quoting import first_line, shown
 from darts_utils.store import replacing
+
+MOST_SIDE_PX = 65_536
+"""Pixels along a side of a raster at most; six times those of a tile of Sentinel-2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,7 @@ class SceneInfo:
         a, b, _, d, e, _ = self.geobox.affine[:6]
         if self.geobox.crs is None or b or d or a <= 0 or e >= 0:
             raise ConfigError(f"scene {self.scene_id}: the grid needs a CRS and must be north-up, got {self.geobox!r}")
+        check_size(f"scene {self.scene_id}", self.geobox.shape.yx)
 
     def to_attrs(self, bands: Sequence[str]) -> dict[str, Any]:
         """Return the group attributes of the store."""
@@ -101,7 +107,7 @@ class RawScene:
         except Exception as error:
             # Whatever does not parse (JSON, CRS, numbers, keys) is damage of this one file.
             raise StoreError(
-                f"scene {scene_id}: metadata {path / 'zarr.json'} is damaged ({_first_line(error)}). {_REMEDY}"
+                f"scene {scene_id}: metadata {path / 'zarr.json'} is damaged ({_said(error)}). {_REMEDY}"
             ) from error
         for band in scene.bands:
             scene._array(band)
@@ -134,7 +140,7 @@ class RawScene:
         scale, offset = attrs.get("scale"), attrs.get("offset")
         if scale is None and offset is None:
             return None
-        if not (_is_number(scale) and _is_number(offset)):
+        if not (is_number(scale) and is_number(offset)):
             raise StoreError(
                 f"scene {self.info.scene_id}, band {band}: scale {scale!r} and offset {offset!r} in "
                 f"{self.path / band} must both be numbers. {_REMEDY}"
@@ -160,7 +166,7 @@ class RawScene:
                 # Each codec has errors of its own; all of them mean that bytes on disk are not what was written.
                 raise StoreError(
                     f"scene {self.info.scene_id}, band {band}: a chunk of rows {rows.start} to {rows.stop} in "
-                    f"{self.path / band} is damaged ({_first_line(error)}). {_REMEDY}"
+                    f"{self.path / band} is damaged ({_said(error)}). {_REMEDY}"
                 ) from error
             yield rows, values
 
@@ -179,7 +185,7 @@ class RawScene:
             array = zarr.open_array(self.path / band, mode="r", zarr_format=3)
         except Exception as error:
             # Missing and unreadable metadata raise many types; `bands` says that the band is there.
-            raise StoreError(f"{where} cannot be opened ({_first_line(error)}). {_REMEDY}") from error
+            raise StoreError(f"{where} cannot be opened ({_said(error)}). {_REMEDY}") from error
         if array.shape != self.info.geobox.shape.yx:
             raise GridMismatchError(
                 f"{where} has {array.shape[0]} × {array.shape[1]} pixels, but the scene's grid has "
@@ -190,6 +196,19 @@ class RawScene:
         return array
 
 
+def check_size(what: str, shape: tuple[int, int]) -> None:
+    """Check that a raster is not larger than memory is made for: a header of a few bytes can say any size.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if max(shape) > MOST_SIDE_PX:
+        raise ConfigError(
+            f"{what} has {shape[0]} × {shape[1]} pixels by its header; darts takes up to {MOST_SIDE_PX} a side. Cut it "
+            "into smaller ones, or fetch it again if it is not that large"
+        )
+
+
 def check_angle(value: Any, name: str, low: float, high: float) -> float | None:
     """Return an angle in degrees as float, None for None.
 
@@ -198,18 +217,13 @@ def check_angle(value: Any, name: str, low: float, high: float) -> float | None:
     """
     if value is None:
         return None
-    if not _is_number(value) or not low <= value <= high:
-        raise ConfigError(f"{name} must be a number of degrees from {low} to {high}, got {value!r}")
+    if not is_number(value) or not low <= value <= high:
+        raise ConfigError(f"{name} must be a number of degrees from {low} to {high}, got {shown(value)}")
     return float(value)
 
 
 _REMEDY = "Remove the folder of the scene and fetch or import it again."
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

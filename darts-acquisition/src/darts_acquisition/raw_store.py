@@ -16,14 +16,18 @@ import zarr
 
 from darts_acquisition.locks import locked
 from darts_acquisition.raw_scene import RawScene, SceneInfo
-from darts_acquisition.scene_writer import CHUNK_PX, SceneWriter, plain_name
+from darts_acquisition.scene_writer import CHUNK_PX, SceneWriter
 from darts_acquisition.times import parse_utc
 from darts_utils.errors import ConfigError, DartsError, GridMismatchError, MissingBandError, StoreError
+from darts_utils.names import plain_name
 from darts_utils.store import remove_leftovers, replacing
 
 CDSE = "cdse-s2-sr-scene"
+"""What the folders of scenes of STAC archives begin with."""
 GEE = "gee-s2-sr-scene"
+"""What those of Earth Engine begin with."""
 IMPORT = "import-s2-scene"
+"""What those of imported scenes begin with."""
 
 
 def scene_path(store: Path | str, prefix: str, scene_id: str) -> Path:

@@ -23,7 +23,7 @@ from darts_acquisition.footprints import crs_of
 from darts_acquisition.http_ranges import RangeServer, RemoteFile
 from darts_utils.errors import RemoteError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 DAMAGE_TRIES = 3
 """How often a file is fetched whose pixels cannot be decoded."""

@@ -3,8 +3,7 @@
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,12 +15,13 @@ from shapely.geometry import shape
 from darts_acquisition.antimeridian import Surface, drawn_polygons, polygon_from_lonlat, surface_of
 from darts_acquisition.mgrs_tiles import parse_mgrs_tile
 from darts_acquisition.scene_ids import parse_cdse_id
-from darts_acquisition.search_dates import Interval
+from darts_acquisition.search_criteria import Criteria
 from darts_acquisition.stac_sources import StacSource
-from darts_acquisition.times import parse_utc
+from darts_acquisition.times import parse_stamp, parse_utc
 from darts_utils.errors import ConfigError, RemoteError
+from darts_utils.quoting import first_line
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 SAME_AREA = 0.9
 """Share of a footprint that the newer one must hold for the older to be the same scene: a datatake cut between two
@@ -31,20 +31,6 @@ _PRODUCT_NAMES = ("s2:product_uri", "sentinel2:product_title", "sentinel:product
 _DATATAKES = ("eopf:datatake_id", "s2:datatake_id", "sentinel2:datatake_id")
 _DATATAKE = re.compile(r"G(?P<platform>S2[A-D])_(?P<start>\d{8}T\d{6})_\d+_N(?P<baseline>\d{2}\.?\d{2})")
 _MADE = ("processing:datetime", "s2:generation_time", "sentinel2:generation_time", "created")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Criteria:
-    """What a scene must meet; None: anything does."""
-
-    area: Surface | None = None
-    """In longitude and latitude, within −180…180."""
-    tiles: Sequence[str] | None = None
-    """Full names of MGRS tiles."""
-    intervals: Sequence[Interval] = ()
-    """Empty: any time."""
-    max_cloud_cover: float | None = None
-    max_snow_cover: float | None = None
 
 
 def choose_items(items: Iterable[pystac.Item], criteria: Criteria, source: StacSource) -> list[pystac.Item]:
@@ -112,7 +98,7 @@ def footprint(item: pystac.Item) -> Surface:
         polygons = drawn_polygons(shapely.force_2d(shape(item.geometry)))
         area = surface_of(shapely.union_all([polygon_from_lonlat(polygon) for polygon in polygons]))
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise RemoteError(f"scene {item.id}: the footprint of its item cannot be read: {error}") from error
+        raise RemoteError(f"scene {item.id}: the footprint of its item cannot be read: {first_line(error)}") from error
     if area.is_empty:
         raise RemoteError(f"scene {item.id}: the footprint of its item encloses no area")
     return area
@@ -190,7 +176,9 @@ def _acquisition(item: pystac.Item, source: StacSource) -> tuple[str, datetime, 
     match = _datatake(item.properties)
     if tile is None or match is None:
         return None
-    return match["platform"], datetime.strptime(match["start"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC), tile
+    with contextlib.suppress(ConfigError):
+        return match["platform"], parse_stamp(match["start"], "datatake"), tile
+    return None
 
 
 def _datatake(properties: Mapping[str, Any]) -> re.Match[str] | None:
@@ -221,7 +209,8 @@ def _made(item: pystac.Item) -> datetime:
                 return parse_utc(item.properties[key])
     for name in _product_names(item):
         if match := re.search(r"_(\d{8}T\d{6})(?:\.SAFE)?$", name):
-            return datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+            with contextlib.suppress(ConfigError):
+                return parse_stamp(match[1], name)
     return datetime.min.replace(tzinfo=UTC)
 
 

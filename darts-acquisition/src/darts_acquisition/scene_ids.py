@@ -2,18 +2,21 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from darts_acquisition.times import parse_stamp
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import shown
 
 OFFSET_SINCE = (4, 0)
 """Processing baseline from which Level-2A digital numbers carry an offset of 1000."""
 
 _CDSE = re.compile(
     r"(?P<platform>S2[A-D])_MSI(?P<level>L1C|L2A)_(?P<start>\d{8}T\d{6})_N(?P<baseline>\d{4})"
-    r"_R(?P<orbit>\d{3})_T(?P<tile>\d{2}[A-Z]{3})_(?P<made>\d{8}T\d{6})(?:\.SAFE)?"
+    r"_R(?P<orbit>\d{3})_T(?P<tile>\d{2}[A-Z]{3})_(?P<made>\d{8}T\d{6})(?:\.SAFE)?",
+    re.ASCII,
 )
-_GEE = re.compile(r"(?P<start>\d{8}T\d{6})_(?P<granule>\d{8}T\d{6})_T(?P<tile>\d{2}[A-Z]{3})")
+_GEE = re.compile(r"(?P<start>\d{8}T\d{6})_(?P<granule>\d{8}T\d{6})_T(?P<tile>\d{2}[A-Z]{3})", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +42,12 @@ def parse_cdse_id(scene_id: str) -> SceneId:
     match = _CDSE.fullmatch(scene_id)
     if match is None:
         raise ConfigError(
-            f"{scene_id!r} is not a Sentinel-2 product id; "
+            f"{shown(scene_id)} is not a Sentinel-2 product id; "
             "expected one such as S2A_MSIL2A_20241107T113311_N0511_R080_T32VKR_20241107T123948"
         )
     baseline = match["baseline"]
     return SceneId(
-        acquired=_time(match["start"], scene_id),
+        acquired=parse_stamp(match["start"], f"scene id {shown(scene_id)}"),
         mgrs_tile=match["tile"],
         platform=match["platform"],
         processing_baseline=f"{baseline[:2]}.{baseline[2:]}",
@@ -60,10 +63,10 @@ def parse_gee_id(scene_id: str) -> SceneId:
     match = _GEE.fullmatch(scene_id)
     if match is None:
         raise ConfigError(
-            f"{scene_id!r} is not a Sentinel-2 id of Earth Engine; "
+            f"{shown(scene_id)} is not a Sentinel-2 id of Earth Engine; "
             "expected one such as 20230701T194909_20230701T195350_T11XNA"
         )
-    return SceneId(acquired=_time(match["start"], scene_id), mgrs_tile=match["tile"])
+    return SceneId(acquired=parse_stamp(match["start"], f"scene id {shown(scene_id)}"), mgrs_tile=match["tile"])
 
 
 def scene_year(scene_id: str) -> int:
@@ -84,12 +87,5 @@ def baseline_has_offset(baseline: str) -> bool:
     """
     match = re.fullmatch(r"(\d{1,2})\.?(\d{2})", baseline)
     if match is None:
-        raise ConfigError(f"processing baseline {baseline!r} is unknown; expected one such as 05.11")
+        raise ConfigError(f"processing baseline {shown(baseline)} is unknown; expected one such as 05.11")
     return (int(match[1]), int(match[2])) >= OFFSET_SINCE
-
-
-def _time(text: str, scene_id: str) -> datetime:
-    try:
-        return datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise ConfigError(f"scene id {scene_id!r} holds {text!r}, which is not a time") from error

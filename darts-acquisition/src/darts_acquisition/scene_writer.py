@@ -1,6 +1,5 @@
 """Writing the bands of a scene into its folder of the raw data store."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from darts_acquisition.raw_scene import SceneInfo
 from darts_utils.errors import ConfigError
+from darts_utils.names import plain_name
 from darts_utils.store import remove_leftovers, replacing
 
 CHUNK_PX = 2048
 DTYPES = ("uint8", "uint16")
-NAME_BYTES = 150
-"""Longest scene or band name; file systems take 255 with what is put around it."""
 
 
 @dataclass
@@ -107,20 +105,3 @@ class SceneWriter:
         remove_leftovers(self.folder / name)
         with replacing(self.folder / name) as temporary:
             yield temporary
-
-
-def plain_name(name: Any, what: str) -> str:
-    """Return `name` if it can be the name of a file in any folder.
-
-    Raises:
-        ConfigError: empty, too long, a path, or with control characters.
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{what} must be a text that is not empty, got {name!r}")
-    if name.startswith(".") or any(sign in "/\\:" or not sign.isprintable() for sign in name):
-        raise ConfigError(
-            f"{what} {name!r} must be a plain name: no slash, colon or control character, no dot in front"
-        )
-    if len(os.fsencode(name)) > NAME_BYTES:
-        raise ConfigError(f"{what} {name[:40]!r}… is longer than {NAME_BYTES} bytes; give a shorter one")
-    return name

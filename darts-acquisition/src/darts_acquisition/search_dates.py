@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from darts_utils.errors import ConfigError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 FIRST_YEAR = 2015
 """Sentinel-2 began."""

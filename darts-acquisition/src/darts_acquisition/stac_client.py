@@ -1,16 +1,12 @@
 """A STAC API as a search sees it: retried, within our rate, page by page."""
 
-import email.utils
 import json
 import logging
-import math
-import random
 import re
 import time
 import urllib.parse
 import warnings
 from collections.abc import Generator, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import pystac.errors
@@ -22,10 +18,12 @@ from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import NoConformsTo
 
 from darts_acquisition.rate_limit import RateLimit, shared_limit
+from darts_acquisition.retries import PASSING_STATUS, backoff_s, retry_after_s
 from darts_acquisition.stac_sources import StacSource
 from darts_utils.errors import RemoteError
+from darts_utils.json_text import parse_json
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 BACKOFF_S = 0.5
 """Wait before the second try; doubled with each further one."""
@@ -33,11 +31,12 @@ LONGEST_BACKOFF_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0
 """A server may ask for so much patience at most."""
 MOST_EMPTY_PAGES = 100
+MOST_ITEMS = 1 << 40
+"""No server has so many, whatever it says."""
 MOST_REDIRECTS = 5
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 _QUERY = re.compile(r"\?[^\s'\"<>]*=[^\s'\"<>]*")
-_PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 _PASSING_FAILURES = (
     requests.exceptions.ConnectionError,
     requests.exceptions.Timeout,
@@ -74,20 +73,20 @@ class StacApi:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NoConformsTo)
                 client = Client.open(source.endpoint, stac_io=self._io, timeout=source.timeout_s)
+            link = client.get_search_link()
+            address = "search" if link is None else str(link.get_href(transform_href=False))
+            self._search = urllib.parse.urljoin(source.endpoint.rstrip("/") + "/", address)
+            languages = [uri for uri in client.get_conforms_to() if "cql2-" in uri]
+            self.can_filter = client.conforms_to(ConformanceClasses.FILTER) and (
+                not languages or any(uri.endswith("cql2-json") for uri in languages)
+            )
+            """Whether it says that it takes filters in CQL2 JSON."""
         except (pystac.errors.STACError, ClientTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
             # The text of the error holds the address, with user and query; so would the chain in a traceback.
             raise RemoteError(
                 f"{source.name}: {shown_address(source.endpoint)} is not the landing page of a STAC API "
                 f"({type(error).__name__}); check the endpoint"
             ) from None
-        link = client.get_search_link()
-        address = "search" if link is None else str(link.get_href(transform_href=False))
-        self._search = urllib.parse.urljoin(source.endpoint.rstrip("/") + "/", address)
-        languages = [uri for uri in client.get_conforms_to() if "cql2-" in uri]
-        self.can_filter = client.conforms_to(ConformanceClasses.FILTER) and (
-            not languages or any(uri.endswith("cql2-json") for uri in languages)
-        )
-        """Whether it says that it takes filters in CQL2 JSON."""
 
     def pages(self, query: Mapping[str, Any]) -> Iterator[Page]:
         """Yield the items of each page of a search, the pages of all that fits; an item may come twice.
@@ -142,14 +141,21 @@ class StacApi:
         return features
 
     def _next(self, reply: dict[str, Any], href: str, body: dict[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
-        for link in reply.get("links") or ():
-            if isinstance(link, dict) and link.get("rel") == "next" and link.get("href"):
-                method = str(link.get("method", "GET")).upper()
-                address = urllib.parse.urljoin(href, link["href"])
-                if method != "POST":
-                    return address, "GET", {}
-                changes = link.get("body") or {}
-                return address, "POST", {**body, **changes} if link.get("merge") or not changes else changes
+        links = reply.get("links") or ()
+        try:
+            for link in links:
+                if isinstance(link, dict) and link.get("rel") == "next" and link.get("href"):
+                    method = str(link.get("method", "GET")).upper()
+                    address = urllib.parse.urljoin(href, link["href"])
+                    if method != "POST":
+                        return address, "GET", {}
+                    changes = dict(link.get("body") or {})
+                    return address, "POST", {**body, **changes} if link.get("merge") or not changes else changes
+        except (TypeError, ValueError, AttributeError) as error:  # no list, no address, no table
+            raise RemoteError(
+                f"{self.source.name}: {shown_address(href)} sent a link to the next page that cannot be read "
+                f"({type(error).__name__}). Narrow the search so that one page holds all, or tell the operator."
+            ) from None
         return None
 
 
@@ -184,26 +190,27 @@ class _RetryingIO(StacApiIO):
             wait_s = None
             try:
                 response = self._send(href, method, body)
-                if response.status_code in _PASSING_STATUS:
+                if response.status_code in PASSING_STATUS:
                     cause = _status(response)
-                    wait_s = _retry_after(response)
+                    wait_s = retry_after_s(response.headers.get("Retry-After"))
                 elif not response.ok:
                     raise RequestRefusedError(
                         self._failure(href, method, _status(response), n + 1), response.status_code
                     )
                 else:
-                    return json.loads(response.content)
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                cause = f"it did not send JSON but {without_secrets(response.text[:200])[:60]!r}"
-                if "html" in response.headers.get("Content-Type", ""):
-                    raise RemoteError(self._failure(href, method, cause, n + 1)) from error
+                    return parse_json(response.content)
             except _PASSING_FAILURES as error:
                 cause = _reason(error)
             except requests.exceptions.RequestException as error:
                 raise RemoteError(self._failure(href, method, _reason(error), n + 1)) from None  # may hold the address
+            except ValueError as error:
+                cause = f"it did not send JSON but {without_secrets(response.text[:200])[:60]!r}"
+                if "html" in response.headers.get("Content-Type", ""):
+                    raise RemoteError(self._failure(href, method, cause, n + 1)) from error
             if n + 1 < tries:
                 if wait_s is None:
-                    wait_s = min(BACKOFF_S * 2**n, LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
+                    wait_s = backoff_s(n + 1, BACKOFF_S, LONGEST_BACKOFF_S)
+                wait_s = min(wait_s, LONGEST_RETRY_AFTER_S)
                 logger.info("%s: %s; trying again in %.1f s", self._source.name, cause, wait_s)
                 time.sleep(wait_s)
         raise RemoteError(self._failure(href, method, cause, tries), transient=True)
@@ -217,7 +224,10 @@ class _RetryingIO(StacApiIO):
             # Left to itself, requests turns a moved POST into a GET, which would ask for everything.
             if not response.is_redirect:
                 return response
-            href = urllib.parse.urljoin(href, response.headers["Location"])
+            try:
+                href = urllib.parse.urljoin(href, response.headers["Location"])
+            except ValueError as error:
+                raise requests.exceptions.InvalidURL("the server points to what is no address") from error
         raise requests.exceptions.TooManyRedirects(f"more than {MOST_REDIRECTS} redirects")
 
     def _failure(self, href: str, method: str, cause: str, tries: int) -> str:
@@ -243,7 +253,7 @@ def _matched(reply: Mapping[str, Any], before: int | None) -> int | None:
     """Return how many items a page says there are in all, under its present or its former name."""
     context = reply.get("context")
     for value in (reply.get("numberMatched"), context.get("matched") if isinstance(context, dict) else None):
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_ITEMS:
             return value
     return before
 
@@ -260,22 +270,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.Timeout) or isinstance(root, TimeoutError):
         return "it was silent for longer than the timeout"
     return without_secrets(str(root)) or type(root).__name__
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Return how long the server asks to wait."""
-    value = response.headers.get("Retry-After", "").strip()
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def _fingerprint(href: str, method: str, body: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import re
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,13 +20,18 @@ from darts_acquisition.scene_ids import baseline_has_offset, parse_cdse_id
 from darts_acquisition.stac_sources import SCL, StacSource
 from darts_acquisition.times import parse_utc
 from darts_utils.errors import ConfigError, MissingBandError, RemoteError
+from darts_utils.json_text import is_number
+from darts_utils.quoting import shown
 from darts_utils.sun import sun_position
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 SCALE = 1e-4
 BASELINE_OFFSET = -0.1
 """Reflectance = DN × SCALE, and this added from processing baseline 04.00 on, where an item has no scale and offset."""
+
+MOST_BYTES = 1 << 50
+"""An asset that is larger by its item has no size that counts."""
 
 _BASELINE_PROPERTIES = ("s2:processing_baseline", "processing:version", "sentinel2:processing_baseline")
 _UTM = range(32601, 32661), range(32701, 32761)
@@ -118,14 +124,18 @@ def item_baseline(item: pystac.Item, source: StacSource) -> str | None:
 
 def _asset(item: pystac.Item, source: StacSource, name: str) -> ItemAsset:
     asset = item.assets[name]
-    href = asset.get_absolute_href() or asset.href
+    try:
+        href = asset.get_absolute_href() or asset.href
+        urllib.parse.urlsplit(href)
+    except (ValueError, TypeError, AttributeError) as error:  # no address, or no text at all
+        raise RemoteError(f"scene {item.id}: the address of asset {name} of the item cannot be read") from error
     size, checksum = asset.extra_fields.get("file:size"), asset.extra_fields.get("file:checksum")
     if not href:
         raise RemoteError(f"scene {item.id}: asset {name} of the item has no address")
     return ItemAsset(
         name=name,
         href=href,
-        size=size if isinstance(size, int) and size > 0 else None,
+        size=size if isinstance(size, int) and 0 < size < MOST_BYTES else None,
         checksum=checksum if isinstance(checksum, str) else None,
         grid=_grid(item, name),
         scaling=None if name == source.assets[SCL] else _scaling(item, source, name),
@@ -147,8 +157,8 @@ def _scaling(item: pystac.Item, source: StacSource, name: str) -> tuple[float, f
             )
         offset = BASELINE_OFFSET if baseline_has_offset(baseline) else 0.0
     scale = SCALE if scale is None else scale
-    if not (_is_number(scale) and _is_number(offset) and scale > 0):
-        raise RemoteError(f"scene {item.id}, asset {name}: scale {scale!r} and offset {offset!r} cannot be")
+    if not (is_number(scale) and is_number(offset) and scale > 0):
+        raise RemoteError(f"scene {item.id}, asset {name}: scale {shown(scale)} and offset {shown(offset)} cannot be")
     return float(scale), float(offset)
 
 
@@ -163,7 +173,7 @@ def _given(item: pystac.Item, name: str, key: str) -> Any:
     )
     given = [(place, value) for place, value in places if value is not None]
     if any(value != given[0][1] for _, value in given[1:]):
-        said = ", ".join(f"{value!r} by {place}" for place, value in given)
+        said = ", ".join(f"{shown(value)} by {place}" for place, value in given)
         raise RemoteError(f"scene {item.id}, asset {name}: what the item says contradicts itself: {key} is {said}")
     return given[0][1] if given else None
 
@@ -188,8 +198,8 @@ def _grid(item: pystac.Item, name: str) -> GeoBox | None:
         code = f"EPSG:{epsg}"
     if code is not None and not is_utm(code):
         raise RemoteError(
-            f"scene {item.id}, asset {name}: the item says that it is in {code}, but scenes of Sentinel-2 are in UTM "
-            "(EPSG:326… or EPSG:327…); darts does not warp them. Take the scene from another source."
+            f"scene {item.id}, asset {name}: the item says that it is in {str(code)[:60]}, but those of Sentinel-2 are "
+            "in UTM (EPSG:326… or EPSG:327…); darts does not warp them. Take the scene from another source."
         )
     if code is None or transform is None or shape is None:
         return None
@@ -199,16 +209,16 @@ def _grid(item: pystac.Item, name: str) -> GeoBox | None:
         if b or d or not a > 0 or not e < 0 or min(height, width) < 1 or not math.isfinite(a + c + e + f):
             raise ValueError
         return GeoBox((height, width), Affine(a, b, c, d, e, f), code)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RemoteError(
-            f"scene {item.id}, asset {name}: the item gives proj:transform {transform} and proj:shape {shape}, which "
-            "is no north-up grid"
+            f"scene {item.id}, asset {name}: the item gives proj:transform {shown(transform)} and proj:shape "
+            f"{shown(shape)}, which is no north-up grid. Take the scene from another source."
         ) from error
 
 
 def is_utm(code: Any) -> bool:
     """Whether a code such as `EPSG:32655` is of UTM on WGS 84."""
-    match = re.fullmatch(r"EPSG:(\d+)", str(code).upper())
+    match = re.fullmatch(r"EPSG:([0-9]{5})", str(code).upper())
     return match is not None and any(int(match[1]) in zones for zones in _UTM)
 
 
@@ -255,8 +265,4 @@ def _centre(geobox: GeoBox) -> tuple[float, float]:
 
 
 def _angle(value: Any, low: float, high: float) -> float | None:
-    return float(value) if _is_number(value) and low <= value <= high else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number(value) and low <= value <= high else None

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from darts_acquisition import raw_store
 from darts_acquisition.asset_servers import AssetServers, shown
 from darts_acquisition.decode import band_grid, decode_classes, decode_digital_numbers
+from darts_acquisition.rasters import grid_differences
 from darts_acquisition.raw_store import SceneUpdate
 from darts_acquisition.scene_writer import SceneWriter
 from darts_acquisition.stac_items import ItemAsset, finest, is_utm, item_assets, item_grid, scene_info, stored_id
@@ -114,8 +115,9 @@ class _Download:
         pool = ThreadPoolExecutor(min(len(self.assets), self.source.connections), "darts-fetch")
 
         def start(number: int, asset: ItemAsset) -> Future[tuple[ItemAsset, Path]]:
-            # The suffix of the address; drivers of GDAL look at it.
-            file = folder / f"{number}{PurePosixPath(urllib.parse.urlsplit(asset.href).path).suffix}"
+            # The suffix of the address, if it is one; drivers of GDAL look at it.
+            suffix = PurePosixPath(urllib.parse.urlsplit(asset.href).path).suffix
+            file = folder / f"{number}{suffix if suffix[1:].isalnum() and len(suffix) < 10 else ''}"
             return pool.submit(self._fetch, asset, file, stop)
 
         try:
@@ -143,11 +145,13 @@ class _Download:
         with self._naming(asset):
             grid = band_grid(file)
         if grid.crs is None or not is_utm(f"EPSG:{grid.crs.epsg}"):
-            raise RemoteError(f"{self._what(asset)}, {shown(asset.href)}: not in UTM: {_described(grid)}")
+            raise RemoteError(
+                f"{self._what(asset)}, {shown(asset.href)}: not in UTM but in {str(grid.crs)[:60]}. Leave it out."
+            )
         if asset.grid is not None and grid != asset.grid:
             raise GridMismatchError(
                 f"{self._what(asset)}: {shown(asset.href)} is on another grid than its item says: "
-                f"{_described(grid)} against {_described(asset.grid)}. Search for the scene again, or leave it out."
+                f"{grid_differences(grid, asset.grid)}. Search for the scene again, or leave it out."
             )
         return grid
 
@@ -180,8 +184,3 @@ class _Download:
 
     def _what(self, asset: ItemAsset) -> str:
         return f"scene {self.item.id}, asset {asset.name}"
-
-
-def _described(grid: GeoBox) -> str:
-    crs = None if grid.crs is None else f"EPSG:{grid.crs.epsg}"
-    return f"{grid.shape.y} × {grid.shape.x} pixels in {crs} with the transform {tuple(grid.affine[:6])}"

@@ -15,15 +15,17 @@ from shapely.geometry import mapping
 
 from darts_acquisition.antimeridian import Surface, surface_of
 from darts_acquisition.areas import Aoi, read_areas
-from darts_acquisition.mgrs_tiles import parse_mgrs_tile, tile_area
-from darts_acquisition.scene_choice import Criteria, choose_items, drop_older, footprint, item_time
-from darts_acquisition.search_dates import search_intervals
+from darts_acquisition.mgrs_tiles import tile_area
+from darts_acquisition.scene_choice import choose_items, drop_older, footprint, item_time
+from darts_acquisition.search_criteria import Criteria, read_criteria
 from darts_acquisition.search_geometry import BOX_CORNERS, geometries_to_send, widen_at_antimeridian
 from darts_acquisition.stac_client import RequestRefusedError, StacApi, shown_address, without_secrets
 from darts_acquisition.stac_sources import StacSource
 from darts_utils.errors import ConfigError, MissingDataError, RemoteError
+from darts_utils.names import plain_name
+from darts_utils.quoting import first_line, shown
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 IDS_AT_A_TIME = 100
 _BAD_QUERY = (400, 422, 501)
@@ -60,15 +62,7 @@ def search_s2_sr(
         ConfigError: a parameter that cannot be, or asks for what the items of this source do not say.
         RemoteError: the server failed, refused, or sent something that is no scene.
     """
-    intervals = search_intervals(start_date, end_date, months, years)
-    names = None if tiles is None else tile_names(tiles)
-    criteria = Criteria(
-        area=None if intersects is None else surface_of(shapely.union_all(list(read_areas(intersects)))),
-        tiles=names,
-        intervals=intervals,
-        max_cloud_cover=percent_limit(max_cloud_cover, "max_cloud_cover"),
-        max_snow_cover=percent_limit(max_snow_cover, "max_snow_cover"),
-    )
+    criteria = read_criteria(intersects, tiles, start_date, end_date, max_cloud_cover, max_snow_cover, months, years)
     found = _Search(StacApi(source), criteria).run()
     chosen = drop_older(choose_items(found.values(), criteria, source), source)
     logger.info("%s: %d scenes of %d items found", source.name, len(chosen), len(found))
@@ -109,12 +103,17 @@ def read_item(feature: Mapping[str, Any], source: StacSource) -> pystac.Item:
     Raises:
         RemoteError: it is no STAC item.
     """
-    name = feature.get("id") or "without an id"
-    # Only the links that need no server: pystac follows root and parent on its own, which would break offline runs.
-    links = [link for link in feature.get("links") or () if link.get("rel") in ("self", "derived_from", "via")]
+    name = feature.get("id")
     try:
-        if not isinstance(feature.get("id"), str):
-            raise ValueError("the id is missing")
+        plain_name(name, "id")
+    except ConfigError as error:
+        raise RemoteError(
+            f"{shown_address(source.endpoint)} sent an item without an id that can name a folder: {shown(name)}. "
+            "Narrow the search, or tell the operator."
+        ) from error
+    try:
+        # Only the links that need no server: pystac follows root and parent on its own, which would break offline runs.
+        links = [link for link in feature.get("links") or () if link.get("rel") in ("self", "derived_from", "via")]
         defaults = {"type": "Feature", "stac_version": "1.0.0", "assets": {}, "collection": source.collection}
         item = pystac.Item.from_dict({**defaults, **feature, "links": links}, preserve_dict=False)
     except (pystac.errors.STACError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -126,33 +125,8 @@ def read_item(feature: Mapping[str, Any], source: StacSource) -> pystac.Item:
     return item
 
 
-def tile_names(tiles: str | Sequence[str]) -> list[str]:
-    """Return the full names of MGRS tiles, each once.
-
-    Raises:
-        ConfigError: there is no such tile, or none at all.
-    """
-    names = [tiles] if isinstance(tiles, str) else list(tiles)
-    if not names:
-        raise ConfigError("tiles is an empty list; leave it out, or name a tile such as 08WMA")
-    return sorted({parse_mgrs_tile(name) for name in names})
-
-
-def percent_limit(percent: float | None, name: str) -> float | None:
-    """Return a limit in percent; None where it limits nothing (None, 100). 0 is a real 0.
-
-    Raises:
-        ConfigError: no percentage; names the parameter.
-    """
-    if percent is None:
-        return None
-    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
-        raise ConfigError(f"{name} must be a percentage from 0 to 100, or None for no limit, got {percent!r}")
-    return None if percent == 100 else percent
-
-
 def _text(error: Exception) -> str:
-    return without_secrets(f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error))
+    return without_secrets(first_line(error))
 
 
 class _Search:
@@ -179,7 +153,7 @@ class _Search:
         found: dict[str, pystac.Item] = {}
         for query in queries:
             for feature in self._ask_everywhere(query):
-                if feature.get("id") not in found:
+                if str(feature.get("id")) not in found:
                     item = read_item(feature, self._api.source)
                     found[item.id] = item
         if not found and self._filter is not None and self._filter_hides_items(queries):

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import logging
-import random
 import threading
 import urllib.parse
 from pathlib import Path
@@ -11,23 +10,21 @@ from typing import IO, Any
 
 from darts_acquisition.asset_servers import AssetServers, Body, PassingError, RefusedError, shown
 from darts_acquisition.checksums import Checksum, parse_multihash
-from darts_acquisition.rate_limit import RateLimit
+from darts_acquisition.rate_limit import RateLimit, shared_limit
+from darts_acquisition.retries import MAX_RETRY_AFTER_S, backoff_s
 from darts_acquisition.stac_sources import StacSource
 from darts_acquisition.transfer_report import SILENT, TransferReport
 from darts_utils.errors import DartsError, RemoteError, StoreError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("darts.acquisition")
 
 BACKOFF_S = 0.5
-"""Wait before the second try; doubled each time, up to MAX_BACKOFF_S, and varied by half."""
+"""Wait before the second try; doubled each time, up to MAX_BACKOFF_S."""
 MAX_BACKOFF_S = 30.0
-MAX_RETRY_AFTER_S = 600.0
-"""A server that asks for a longer wait is taken at its word that now is no time to ask."""
 MISMATCH_RETRIES = 2
 """How often a file with a wrong size or checksum is fetched again from the start."""
 
-_SHARED_LOCK = threading.Lock()
-_LIMITS: dict[tuple[str, float | None], RateLimit] = {}
+_SLOTS_LOCK = threading.Lock()
 _SLOTS: dict[tuple[str, int], threading.Semaphore] = {}
 
 
@@ -105,8 +102,9 @@ def seconds_to_wait(fault: PassingError, tries: int, where: str) -> float:
         raise RemoteError(
             f"{where}: {fault} and asks to wait for {fault.retry_after_s:.0f} s. Try again then.", transient=True
         ) from fault
-    backoff_s = min(BACKOFF_S * 2 ** (tries - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.5)
-    wait_s = backoff_s if fault.retry_after_s is None else fault.retry_after_s
+    wait_s = fault.retry_after_s
+    if wait_s is None:
+        wait_s = backoff_s(tries, BACKOFF_S, MAX_BACKOFF_S)
     logger.info("%s: %s; trying again in %.1f s", where, fault, wait_s)
     return wait_s
 
@@ -222,7 +220,6 @@ def _shared(href: str, source: StacSource) -> tuple[RateLimit, threading.Semapho
     local = parts.scheme in ("", "file")
     server = (source.s3_endpoint or "s3") if parts.scheme == "s3" else parts.netloc
     rate = None if local else source.requests_per_second
-    with _SHARED_LOCK:
-        limit = _LIMITS.setdefault((server, rate), RateLimit(rate))
+    with _SLOTS_LOCK:
         slots = _SLOTS.setdefault((source.name, source.connections), threading.BoundedSemaphore(source.connections))
-    return limit, slots
+    return shared_limit(server, rate), slots

@@ -14,7 +14,7 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("darts.export")
 
 
 def is_complete(path: Path) -> bool:

@@ -20,7 +20,7 @@ TILE_ATTRS = (
 )  # fmt: skip
 """Attributes of a tile that become tags."""
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("darts.export")
 
 
 def identity(tile: xr.Dataset, folder_name: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import html
 import json
 import math
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from darts_export.metadata import PREFIX
 from darts_export.preview import RAMP
 from darts_export.rasters import tile_geobox
 from darts_export.report_layers import Layer, draw_layers, picture_size
+from darts_utils.pages import fill_template, render_page
 from darts_utils.store import replacing
 
 GRID_NODES = 17
@@ -63,29 +63,22 @@ def render_report(export: Export) -> str:
         str(tags.get(f"{PREFIX}sensor") or ""),
         "" if segments is None else f"{len(segments)} object{'' if len(segments) == 1 else 's'}",
     )
-    return _filled(
+    body = fill_template(
+        _template("report.html").rstrip("\n"),
         {
-            "title": html.escape(tile_id),
-            "facts": html.escape(" · ".join(fact for fact in facts if fact)),
-            "style": _template("report.css"),
             "images": "\n".join(_image(layer, geobox.shape) for layer in layers),
             "controls": "\n".join(_control(layer) for layer in reversed(layers)),
             "tags": "\n".join(_tag(name, value) for name, value in tags.items()),
-            # No end of a script and no comment can stand in it.
-            "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-            "script": _template("report.js"),
-        }
+        },
     )
-
-
-def _filled(parts: Mapping[str, str]) -> str:
-    """Return the template with its parts; in one pass, so that no part is taken for the name of another."""
-    pieces = _template("report.html").split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name.strip()], rest]
-    return "".join(filled)
+    return render_page(
+        title=tile_id,
+        facts=" · ".join(fact for fact in facts if fact),
+        style=_template("report.css"),
+        body=body,
+        data=data,
+        script=_template("report.js"),
+    )
 
 
 def _template(name: str) -> str:

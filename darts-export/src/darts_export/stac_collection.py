@@ -29,7 +29,7 @@ SUMMARIZED = (
 )  # fmt: skip
 """Properties of items whose values the collection of a run lists."""
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("darts.export")
 
 
 @dataclass(frozen=True, kw_only=True)

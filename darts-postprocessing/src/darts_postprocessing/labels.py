@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from darts_postprocessing.regions import Measures
+from darts_postprocessing.measures import Measures
 from darts_utils.arrays import array_namespace, ndimage_of, to_host
 
 ROWS_AT_ONCE = 512

@@ -12,9 +12,7 @@ from darts_utils.arrays import Device, on_device_of, resolve_array_device, to_de
 from darts_utils.bands import describe, require_bands
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
 from darts_utils.layers import check_model_names, threshold_suffix
-
-QUALITY_LEVELS = {"none": 0, "low_quality": 1, "high_quality": 2}
-"""The names of the quality levels."""
+from darts_utils.quality import quality_number
 
 _SOURCE = "darts-postprocessing"
 
@@ -70,7 +68,7 @@ def prepare_export(
         ConfigError: a parameter has a value that cannot work, or the tile went through here before.
         GridMismatchError: `min_object_area` needs a grid, which the tile lacks, or a band is not (y, x).
     """
-    level = _quality_level(quality_level)
+    level = quality_number(quality_level)
     check_threshold(bin_threshold)
     check_pixels("mask_erosion_size", mask_erosion_size)
     rules = ObjectRules(
@@ -145,13 +143,6 @@ def _band(tile: xr.Dataset, values: Any, name: str, suffix: str = "") -> xr.Data
     if not suffix:
         return layer
     return layer.rename(name + suffix).assign_attrs(long_name=f"{layer.attrs['long_name']}, threshold 0.{suffix[-2:]}")
-
-
-def _quality_level(level: int | str) -> int:
-    known = QUALITY_LEVELS.get(level) if isinstance(level, str) else level
-    if isinstance(known, bool) or known not in (0, 1, 2):
-        raise ConfigError(f"quality_level is 0, 1, 2 or one of {', '.join(QUALITY_LEVELS)}; got {level!r}")
-    return int(known)
 
 
 def _models(ensemble_subsets: Sequence[str]) -> Sequence[str]:

@@ -1,25 +1,12 @@
 """8-connected regions of probability above a threshold: what any kind of array gives, measured by region."""
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from darts_postprocessing.labels import LabelRegions
+from darts_postprocessing.measures import Measures
 from darts_utils.arrays import array_namespace
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What is known of each region, in host memory. Whole numbers, so that every kind of array gives the same bits."""
-
-    size: np.ndarray
-    """Pixels, int64."""
-    reaches_out: np.ndarray
-    """Whether a pixel lies outside the extent, bool."""
-    row_sum: np.ndarray
-    """Sum of the rows of all pixels, int64."""
-    column_sum: np.ndarray
-    """Sum of their columns, int64."""
 
 
 class Regions(Protocol):
@@ -52,6 +39,4 @@ def find_regions(probs: Any, threshold: float) -> Regions:
         from darts_postprocessing.runs import RunRegions  # its kernels load numba
 
         return RunRegions(probs, threshold)
-    from darts_postprocessing.labels import LabelRegions
-
     return LabelRegions(probs, threshold)

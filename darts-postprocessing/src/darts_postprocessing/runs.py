@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from darts_postprocessing import run_kernels as kernels
-from darts_postprocessing.regions import Measures
+from darts_postprocessing.measures import Measures
 from darts_utils.runs import BLOCK_ROWS, Runs, find_runs
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from darts_segmentation.building import build_network
 from darts_segmentation.hub import read_hub_folder
 from darts_segmentation.layouts import (
     DEFAULT_PATCH_SIZE,
     HUB_FOLDER,
     TERRAIN_CONVENTIONS,
-    Content,
     plain_content,
     read_content,
 )
@@ -26,8 +26,8 @@ from darts_utils.bands import band
 from darts_utils.errors import CheckpointError, MissingDataError
 from darts_utils.store import replacing
 
-NAMES_SHOWN = 3
-"""How many weights a message about misfits names."""
+LARGEST_PICKLE = 1 << 26
+"""Bytes of a pickle that is looked through for what it names; those of checkpoints have a thousandth of that."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +141,7 @@ def save_checkpoint(
     }
     content = read_content({"config": config, "card": card, "statedict": state_dict}, path)
     content = replace(content, layout="darts", changes=())
-    _build(content, path)
+    build_network(content, path)
     with replacing(path) as temporary:
         # Given a path, torch would write the temporary name into the archive, and no two files would be the same.
         with temporary.open("wb") as file:
@@ -174,7 +174,7 @@ def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
     Raises:
         CheckpointError: the architecture is unknown, or the weights do not fit it.
     """
-    return _build(checkpoint, checkpoint.path)
+    return build_network(checkpoint, checkpoint.path)
 
 
 def _name(path: Path, *, is_folder: bool) -> str:
@@ -184,7 +184,7 @@ def _name(path: Path, *, is_folder: bool) -> str:
 
 def _read(path: Path) -> tuple[Any, str]:
     if not path.is_file():
-        raise MissingDataError(f"checkpoint {path} is not there, or is no file")
+        raise MissingDataError(f"checkpoint {path} is not there, or is no file; check the path")
     if path.suffix in (".safetensors", ".json"):
         raise CheckpointError(
             f"{path} is one file of a model's folder, and cannot be run alone; name the folder: {path.parent}"
@@ -235,66 +235,11 @@ def _pickle_of(path: Path) -> bytes:
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:
-        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        pickled = next(entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
+        with archive.open(pickled) as file:
+            return file.read(LARGEST_PICKLE)  # packed, a few bytes can be any number of them
 
 
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _build(content: Content | Checkpoint, path: Path) -> torch.nn.Module:
-    # Imported where it is used: it loads torchvision and torch's compiler, which set up a folder of their own.
-    import segmentation_models_pytorch as smp
-
-    _check_shapes(content, path)
-    try:
-        # The random first weights, which are overwritten, must not move the caller's random numbers.
-        with torch.random.fork_rng(devices=[]):
-            network = smp.create_model(**content.model)
-    # Each architecture and encoder refuses its arguments in its own way.
-    except Exception as error:
-        cause = error.args[0] if error.args else type(error).__name__
-        raise CheckpointError(f"{path}: the network {dict(content.model)} cannot be built: {cause}") from error
-    try:
-        network.load_state_dict(dict(content.state_dict))
-    except RuntimeError as error:
-        misfits = _misfits(network.state_dict(), content.state_dict) or str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: its weights do not fit the architecture in its config: {misfits}") from error
-    return network.eval()
-
-
-def _check_shapes(content: Content | Checkpoint, path: Path) -> None:
-    """Check that the weights fit before memory is taken for the network: the config can ask for any amount of it.
-
-    Raises:
-        CheckpointError: they do not.
-    """
-    import segmentation_models_pytorch as smp
-
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            outline = smp.create_model(**content.model)
-    # What is wrong with it is told where it is built; some can only be built for good.
-    except Exception:
-        return
-    if misfits := _misfits(outline.state_dict(), content.state_dict):
-        raise CheckpointError(f"{path}: its weights do not fit the architecture in its config: {misfits}")
-
-
-def _misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:
-    shapes = [
-        f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    misfits = {
-        "missing": [name for name in wanted if name not in given],
-        "unexpected": [name for name in given if name not in wanted],
-        "of the wrong shape": shapes,
-    }
-    return "; ".join(
-        f"{len(names)} {what} ({', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''})"
-        for what, names in misfits.items()
-        if names
-    )

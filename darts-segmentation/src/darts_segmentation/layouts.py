@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from darts_utils.bands import BANDS
+from darts_utils.bands import BANDS, not_in_the_table
 from darts_utils.errors import CheckpointError, ConfigError
+from darts_utils.quoting import shown
 
 logger = logging.getLogger("darts.segmentation")
 
@@ -38,7 +39,7 @@ LIGHTNING_PREFIX = "model."
 HUB_FOLDER = "Hub folder"
 """Layout of a Hugging Face Hub folder on disk; those of files are "darts", "older darts" and "Lightning"."""
 
-NAMES_SHOWN = 8
+NAMES_SHOWN = 4
 """How many keys a message names."""
 
 MOST_NESTED, MOST_VALUES = 32, 1_000_000
@@ -126,7 +127,8 @@ def _config(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
             "A checkpoint tells its architecture and bands there; export it again from training."
         )
     if config.get("model_framework", "smp") != "smp":
-        raise CheckpointError(f"{path} asks for model_framework {config['model_framework']!r}; only 'smp' can be run")
+        told = shown(config["model_framework"])
+        raise CheckpointError(f"{path} asks for model_framework {told}; only 'smp' can be run")
     if "norm_factors" in config:
         logger.warning("%s: 'norm_factors' is dropped, bands are normalised by their ranges", path)
     return config
@@ -142,11 +144,11 @@ def _bands(config: Mapping[str, Any], path: Path, given: Sequence[str] | None, l
     if bands is None:
         raise CheckpointError(_how_to_name_bands(config, path, layout))
     if not isinstance(bands, list | tuple) or not bands or not all(isinstance(name, str) for name in bands):
-        raise CheckpointError(f"{path}: the input bands must be a list of names, got {bands!r}")
+        raise CheckpointError(f"{path}: the input bands must be a list of names, got {shown(bands)}")
     if unknown := [name for name in bands if name not in BANDS]:
-        raise CheckpointError(f"{path} needs unknown bands {', '.join(unknown)}; known bands: {', '.join(BANDS)}")
+        raise CheckpointError(f"{path} needs bands that nobody knows: {not_in_the_table(unknown)}")
     if len(set(bands)) < len(bands):
-        raise CheckpointError(f"{path} names an input band twice: {', '.join(bands)}")
+        raise CheckpointError(f"{path} names an input band twice: {shown(bands)}")
     if given is not None and list(given) != list(bands):
         raise ConfigError(
             f"{path} names its bands itself ({', '.join(bands)}), which are not those given ({', '.join(given)}); "
@@ -177,7 +179,7 @@ def _model(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dic
     model = {**model, "encoder_weights": None}
     if any(sign in str(model.get("encoder_name", "")) for sign in ":/\\"):
         raise CheckpointError(
-            f"{path}: encoder {model['encoder_name']!r} lies elsewhere; only built-in encoders can be run"
+            f"{path}: encoder {shown(model['encoder_name'])} lies elsewhere; only built-in encoders can be run"
         )
     if foreign := [name for name in _FOREIGN_WEIGHTS if model.get(name)]:
         raise CheckpointError(
@@ -185,11 +187,11 @@ def _model(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dic
         )
     if model.setdefault("in_channels", len(bands)) != len(bands):
         raise CheckpointError(
-            f"{path}: the network takes {model['in_channels']} channels, but {len(bands)} bands are named"
+            f"{path}: the network takes {shown(model['in_channels'])} channels, but {len(bands)} bands are named"
         )
     if model.setdefault("classes", 1) != 1:
         raise CheckpointError(
-            f"{path}: the network has {model['classes']} classes; darts runs binary models (classes=1)"
+            f"{path}: the network has {shown(model['classes'])} classes; darts runs binary models (classes=1)"
         )
     for option in ("activation", "aux_params"):
         if model.get(option) is not None:
@@ -200,29 +202,27 @@ def _model(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dic
 def _patch_size(config: Mapping[str, Any], path: Path) -> int:
     size = config.get("patch_size", DEFAULT_PATCH_SIZE)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise CheckpointError(f"{path}: patch_size must be a positive whole number, got {size!r}")
+        raise CheckpointError(f"{path}: patch_size must be a positive whole number, got {shown(size)}")
     return size
 
 
 def _normalization(config: Mapping[str, Any], bands: tuple[str, ...], path: Path) -> dict[str, tuple[float, float]]:
     limits = config.get("normalization") or {}
     if not isinstance(limits, Mapping):
-        raise CheckpointError(f"{path}: normalization must map bands to [lo, hi], got {limits!r}")
+        raise CheckpointError(f"{path}: normalization must map bands to [lo, hi], got {shown(limits)}")
     if strangers := [str(name) for name in limits if name not in bands]:
-        raise CheckpointError(
-            f"{path}: normalization names {', '.join(strangers)}, which are no input bands of the model"
-        )
+        raise CheckpointError(f"{path}: normalization names {shown(strangers)}, which are no input bands of the model")
     return {name: _limits(name, pair, path) for name, pair in limits.items()}
 
 
 def _limits(name: str, pair: Any, path: Path) -> tuple[float, float]:
     try:
         lo, hi = (float(limit) for limit in pair)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         lo = hi = math.nan
     if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
         raise CheckpointError(
-            f"{path}: normalization of {name} must be two finite numbers [lo, hi], lo < hi, got {pair!r}"
+            f"{path}: normalization of {name} must be two finite numbers [lo, hi], lo < hi, got {shown(pair)}"
         )
     return lo, hi
 
@@ -231,7 +231,7 @@ def _terrain_convention(config: Mapping[str, Any], path: Path) -> str:
     convention = config.get("terrain_convention", TERRAIN_CONVENTIONS[0])
     if convention not in TERRAIN_CONVENTIONS:
         raise CheckpointError(
-            f"{path}: terrain_convention {convention!r} is unknown; known: {', '.join(TERRAIN_CONVENTIONS)}"
+            f"{path}: terrain_convention {shown(convention)} is unknown; known: {', '.join(TERRAIN_CONVENTIONS)}"
         )
     return str(convention)
 
@@ -254,20 +254,22 @@ def _weights(raw: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
 
 def _check_weight(name: Any, tensor: Any, path: Path) -> None:
     if not isinstance(name, str):
-        raise CheckpointError(f"{path}: the name of a weight must be text, got {name!r}")
+        raise CheckpointError(f"{path}: the name of a weight must be text, got {shown(name)}")
     if not isinstance(tensor, torch.Tensor):
-        raise CheckpointError(f"{path}: weight {name!r} is a {type(tensor).__name__}, not a tensor")
+        raise CheckpointError(f"{path}: weight {shown(name)} is a {type(tensor).__name__}, not a tensor")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
         raise CheckpointError(
-            f"{path}: weight {name!r} is no dense tensor of real numbers ({tensor.dtype}, {tensor.layout}, "
+            f"{path}: weight {shown(name)} is no dense tensor of real numbers ({tensor.dtype}, {tensor.layout}, "
             f"{tensor.device}); export the trained network as it is, not quantized or sparse"
         )
     # A few stored numbers can be shown as any size, and would fill the memory.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"{path}: weight {name!r} of shape {tuple(tensor.shape)} is larger than what is stored")
+        raise CheckpointError(
+            f"{path}: weight {shown(name)} of shape {tuple(tensor.shape)} is larger than what is stored"
+        )
     if tensor.is_floating_point() and not torch.isfinite(tensor.to(torch.float32)).all():
         raise CheckpointError(
-            f"{path}: weight {name!r} holds NaN or infinite numbers; the file or the training broke"
+            f"{path}: weight {shown(name)} holds NaN or infinite numbers; the file or the training broke"
         )  # fmt: skip
 
 
@@ -278,7 +280,7 @@ def _card(raw: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> dict
     for key, value in card.items():
         if not isinstance(key, str) or not is_plain(value):
             raise CheckpointError(
-                f"{path}: card entry {key!r} must be of plain values (text, numbers, lists, dicts), "
+                f"{path}: card entry {shown(key)} must be of plain values (text, numbers, lists, dicts), "
                 f"nested at most {MOST_NESTED} deep"
             )
     # Older files keep what else they say (name, time, …) in the config.
@@ -341,5 +343,5 @@ def _changes(raw: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ..
 
 def _names(names: Iterable[Any]) -> str:
     names = list(names)
-    shown = ", ".join(map(repr, names[:NAMES_SHOWN]))
-    return f"{shown}, …" if len(names) > NAMES_SHOWN else shown or "nothing"
+    some = ", ".join(map(shown, names[:NAMES_SHOWN]))
+    return f"{some}, …" if len(names) > NAMES_SHOWN else some or "nothing"

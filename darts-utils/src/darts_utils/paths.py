@@ -48,11 +48,6 @@ class DefaultPaths:
         """Raw data store of Sentinel-2 scenes from `source` (cdse, gee, import)."""
         return self._large / "input" / "sentinel2" / f"{source}-scenes"
 
-    @property
-    def sentinel2_grid(self) -> Path:
-        """Folder of the Sentinel-2 tile grid."""
-        return self._large / "input" / "sentinel2" / "grid"
-
     def arcticdem(self, resolution: int) -> Path:
         """Cube of ArcticDEM at `resolution` metres."""
         return self._large / "aux" / f"arcticdem_{resolution}m.icechunk"

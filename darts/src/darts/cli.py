@@ -1,5 +1,7 @@
 """The command line. Commands are registered by import path, so that `darts --help` loads next to nothing."""
 
+import errno
+import io
 import logging
 import os
 import signal
@@ -14,6 +16,7 @@ from darts.config import ConfigFile, read_config
 from darts.display.console import say
 from darts.display.logs import configure_logging
 from darts_utils.errors import DartsError
+from darts_utils.quoting import shown
 
 EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
@@ -130,6 +133,8 @@ def launch(
 def run_command_line(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code; every expected error becomes one message on stderr."""
     app.config = ()  # that of an earlier command line in this process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as on stderr: names of files may be no Unicode
     try:
         result = app.meta(list(tokens), exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt:
@@ -140,6 +145,11 @@ def run_command_line(tokens: Sequence[str]) -> int:
         return EXIT_NOTHING_STARTED
     except DartsError as error:
         _say(str(error))
+        return EXIT_NOTHING_STARTED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # nobody could look whether there is such a file
+            raise
+        _say(f"{shown(error.filename)} is longer than the name of a file can be; give a shorter one")
         return EXIT_NOTHING_STARTED
     return result if isinstance(result, int) else 0
 

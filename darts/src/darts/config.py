@@ -93,8 +93,11 @@ def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
         raise ConfigError(f"the configuration file {path} does not exist; check --config-file")
     try:
         content = tomllib.loads(chosen.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{chosen} is not valid TOML: {error}") from error
+    # Besides errors of its own, the parser fails at numbers of thousands of digits, and at lists nested as deeply.
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{chosen} is not valid TOML: {error}; correct it, or name another --config-file") from error
+    except OSError as error:
+        raise ConfigError(f"the configuration file {chosen} cannot be read: {error.strerror or error}") from error
     table = content.get("darts")
     if not isinstance(table, dict):
         if path is None:

@@ -58,14 +58,6 @@ def close_pairs(geometry: np.ndarray, group: np.ndarray, distance: np.ndarray | 
     return pairs[0], pairs[1]
 
 
-def close_boxes(bounds: np.ndarray) -> Any:
-    """Return pairs of boxes (left, bottom, right, top) that intersect."""
-    boxes = shapely.box(*bounds.T)
-    left, right = shapely.STRtree(boxes).query(boxes)
-    earlier = left < right
-    return left[earlier], right[earlier]
-
-
 def _lowest_of(group: np.ndarray) -> np.ndarray:
     _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
     lowest: np.ndarray = first[inverse]

@@ -31,7 +31,7 @@ SETTINGS = ("modelchecksums", MAIN_THRESHOLD, "growthreshold", "mmu", "minarea",
 Map = Callable[..., Iterator[Any]]
 """As the built-in `map`, on one or several processes."""
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("darts.export")
 
 
 @dataclass(frozen=True)

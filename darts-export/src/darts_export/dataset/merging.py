@@ -35,7 +35,7 @@ from darts_utils.layers import check_model_names, object_suffix
 PIECES_AT_ONCE = 40_000
 MOST_ROUNDS = 4
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("darts.export")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,19 +31,23 @@ class BandStatistics:
     histogram: list[int] = field(default_factory=lambda: [0] * BINS)
     """Values within the valid range, in bins of equal width."""
     missing_share: float = np.nan
+    labelled: int = 0
+    """Finite values at pixels that are not ignored."""
+    labelled_outside: int = 0
     outside_share: float = np.nan
-    """Share of the finite values outside the valid range."""
+    """Share of those at pixels that are not ignored, clouds for one, outside the valid range."""
 
     @classmethod
     def of_band(cls, name: str) -> "BandStatistics":
         """Return statistics without values yet."""
         return cls(valid=band(name).valid)
 
-    def add(self, values: np.ndarray) -> None:
-        """Take in more values."""
+    def add(self, values: np.ndarray, labelled: np.ndarray | None = None) -> None:
+        """Take in more values; `labelled` tells which are not ignored (None: all)."""
         self.missing += int(np.isnan(values).sum())
         self.infinite += int(np.isinf(values).sum())
-        finite = values[np.isfinite(values)].astype(np.float64)
+        is_finite = np.isfinite(values)
+        finite = values[is_finite].astype(np.float64)
         if finite.size:
             self._add_moments(finite)
             # The limits as single precision has them: a value that was clipped to one is not beyond it.
@@ -52,7 +56,10 @@ class BandStatistics:
             self.above += int((finite > high).sum())
             counts, _ = np.histogram(finite, bins=BINS, range=(low, high))
             self.histogram = [old + int(new) for old, new in zip(self.histogram, counts, strict=True)]
-            self.outside_share = (self.below + self.above) / self.count
+            told = finite if labelled is None else finite[labelled[is_finite]]
+            self.labelled += told.size
+            self.labelled_outside += int(((told < low) | (told > high)).sum())
+            self.outside_share = self.labelled_outside / self.labelled if self.labelled else np.nan
         self.missing_share = self.missing / max(self.count + self.missing + self.infinite, 1)
 
     def _add_moments(self, finite: np.ndarray) -> None:

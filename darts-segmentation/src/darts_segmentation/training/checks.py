@@ -158,7 +158,7 @@ def _check_patch(
     for counts in counts_of[number]:
         counts.add(pixels)
     for name, plane in zip(dataset.form.bands, x, strict=True):
-        report.bands[name].add(plane)
+        report.bands[name].add(plane, y != IGNORE)
     finite = np.isfinite(x)
     asked = [name not in NOT_ASKED for name in dataset.form.bands]
     if (~finite[asked].all(axis=0) & (y != IGNORE)).any():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from darts_utils.bands import BANDS
+from darts_utils.bands import BANDS, not_in_the_table
 from darts_utils.errors import ConfigError
 
 Schedule = Literal["cosine", "exponential", "constant"]
@@ -208,7 +208,7 @@ def _check_number(name: str, value: Any, most: float | None = None) -> None:
 def _check_bands(bands: list[str] | None, normalization: Mapping[str, tuple[float, float]]) -> None:
     for name in (*(bands or ()), *normalization):
         if name not in BANDS:
-            raise ConfigError(f"band {name!r} is not in the band table; known bands: {', '.join(BANDS)}")
+            raise ConfigError(f"bands or normalization: {not_in_the_table([name])}")
     if bands is not None and (not bands or len(set(bands)) < len(bands)):
         raise ConfigError(f"bands must name at least one band, and each once, got {bands}")
     for name, limits in normalization.items():

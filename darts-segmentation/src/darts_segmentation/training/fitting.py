@@ -15,20 +15,16 @@ from darts_segmentation.training.fit_plan import FitPlan, plan_fit
 from darts_segmentation.training.fit_results import Results
 from darts_segmentation.training.network_task import SegmentationTask, StoppedError
 from darts_segmentation.training.run_folder import FitState, RunFolder
-from darts_segmentation.training.trainers import (
-    epoch_loggers,
-    log_epoch,
-    make_trainer,
-    quiet,
-    settled,
-    stopping_on_signals,
-)
+from darts_segmentation.training.trainers import epoch_loggers, log_epoch, make_trainer, quiet, settled
 from darts_utils.errors import ConfigError
+from darts_utils.stopping import stopping_on_signals
 from darts_utils.store import held
 
 __all__ = ["FitOptions", "fit"]
 
 logger = logging.getLogger("darts.training")
+
+STOPPING = "stopping after this step; once more stops now"
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
 """Told the number of an epoch, counted from 1, and its scores; what it raises ends the training."""
@@ -85,7 +81,7 @@ def _fit(
             logger.info("%s is done: %d epochs, the best was %d", run.folder, state.epoch, state.best_epoch)
             return run.best
         logger.info("%s goes on after epoch %d", run.folder, state.epoch)
-    with settled(plan.device, options.threads), quiet(), stopping_on_signals() as stop:
+    with settled(plan.device, options.threads), quiet(), stopping_on_signals(STOPPING) as stop:
         task = SegmentationTask(
             plan.network, plan.loss, total_steps=options.epochs * plan.sampler.steps,
             learning_rate=options.learning_rate, weight_decay=options.weight_decay, schedule=options.schedule,

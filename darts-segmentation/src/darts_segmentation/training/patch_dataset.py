@@ -9,7 +9,6 @@ import numpy as np
 from darts_segmentation.training.patch_files import (
     REMEDY,
     chunk_file,
-    first_line,
     open_arrays,
     read_form,
     read_tables,
@@ -17,6 +16,7 @@ from darts_segmentation.training.patch_files import (
 from darts_segmentation.training.patch_form import BACKGROUND, IGNORE, SLUMP, DatasetForm, Patch, Sample
 from darts_segmentation.training.patch_writer import PatchWriter
 from darts_utils.errors import MissingBandError, StoreError
+from darts_utils.quoting import first_line
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -5,7 +5,6 @@ where missing, and `y` uint8 (n, y, x), a chunk a patch; row i of `metadata.parq
 has a row a sample, with what became of it, and is what counts: patches of samples that it does not name are not there.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 
 from darts_segmentation.training.patch_form import DatasetForm
 from darts_utils.errors import MissingDataError, StoreError
+from darts_utils.json_text import parse_json
+from darts_utils.quoting import first_line
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -48,12 +49,14 @@ def read_form(folder: Path) -> DatasetForm:
     """
     file = Path(folder) / FORM_FILE
     try:
-        told = json.loads(file.read_text())
+        told = parse_json(file.read_text())
         if told["version"] != 1 or told["kind"] != "darts patch dataset":
             raise StoreError(f"{file} is a {told['kind']} of version {told['version']}, which is not known here")
         return DatasetForm(**{item.name: told[item.name] for item in fields(DatasetForm)})
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingDataError(f"{folder} holds no patch dataset: there is no {FORM_FILE}") from error
+        raise MissingDataError(
+            f"{folder} holds no patch dataset: there is no {FORM_FILE}; `darts train create-dataset` makes one"
+        ) from error
     except StoreError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -71,9 +74,10 @@ def read_tables(folder: Path) -> "tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]":
     samples = _read_table(folder / SAMPLES_FILE, SAMPLE_COLUMNS)
     metadata = _read_table(folder / METADATA_FILE, METADATA_COLUMNS)
     metadata = metadata.iloc[: int(samples["n_patches"].sum())]
-    named = samples.loc[samples["n_patches"] > 0].set_index("sample_id")["n_patches"]
+    named = samples.loc[samples["n_patches"] != 0].set_index("sample_id")["n_patches"]
     counted = metadata["sample_id"].value_counts()
-    if dict(named) != dict(counted) or not (metadata["patch"].to_numpy() == np.arange(len(metadata))).all():
+    in_order = (metadata["patch"].to_numpy() == np.arange(len(metadata))).all()
+    if samples["sample_id"].duplicated().any() or named.to_dict() != counted.to_dict() or not in_order:
         raise StoreError(f"{METADATA_FILE} and {SAMPLES_FILE} in {folder} do not fit each other. {REMEDY}")
     return metadata, samples
 
@@ -94,7 +98,8 @@ def open_arrays(folder: Path, form: DatasetForm, *, rows: int, mode: Any = "r") 
     for name, (shape, dtype) in array_types(form).items():
         try:
             array = zarr.open_array(path / name, mode=mode, zarr_format=3)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        # Metadata that are not as Zarr writes them make it fail in any way.
+        except Exception as error:
             raise StoreError(f"{path / name} is damaged: {first_line(error)}. {REMEDY}") from error
         if array.shape[1:] != shape or array.dtype != dtype or array.shape[0] < rows or array.chunks != (1, *shape):
             raise StoreError(
@@ -115,12 +120,6 @@ def array_types(form: DatasetForm) -> dict[str, tuple[tuple[int, ...], str]]:
 def chunk_file(folder: Path, name: str, number: int) -> Path:
     """Return the file of a patch in one of the arrays."""
     return folder / ARRAYS / name / "c" / str(number) / ("0/0/0" if name == "x" else "0/0")
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error of zarr, pyarrow or a codec, which may span many lines, says first."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _read_table(file: Path, columns: Mapping[str, str]) -> "gpd.GeoDataFrame":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from darts_utils.bands import BANDS
+from darts_utils.bands import BANDS, not_in_the_table
 from darts_utils.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class DatasetForm:
         if not self.bands:
             raise ConfigError("a patch dataset needs at least one band")
         if unknown := [name for name in self.bands if name not in BANDS]:
-            raise ConfigError(f"bands not in the band table: {', '.join(unknown)}; known bands: {', '.join(BANDS)}")
+            raise ConfigError(f"bands: {not_in_the_table(unknown)}")
         if len(set(self.bands)) < len(self.bands):
             raise ConfigError(f"bands are named more than once: {', '.join(self.bands)}")
         for name, least in (("patch_size", LEAST_PATCH_SIZE), ("overlap", 0)):

@@ -1,16 +1,12 @@
-"""Lightning as it is needed here: a trainer without checkpoints of its own, its loggers, its silence, and a way out."""
+"""Lightning as it is needed here: a trainer without checkpoints of its own, its loggers, and its silence."""
 
 import logging
-import os
-import signal
-import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,8 +17,6 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from darts_utils.errors import ConfigError
 from darts_utils.store import replacing
-
-logger = logging.getLogger("darts.training")
 
 PRECISION_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """What Lightning calls them; weights stay in single precision."""
@@ -35,12 +29,6 @@ CHATTER = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning's own business
 )
 """Warnings of Lightning about what is meant as it is."""
-
-
-class Stop:
-    """Whether a training was asked to stop."""
-
-    asked = False
 
 
 def make_trainer(
@@ -148,36 +136,6 @@ def quiet() -> Iterator[None]:
         finally:
             for talker, level in zip(talkers, levels, strict=True):
                 talker.setLevel(level)
-
-
-@contextmanager
-def stopping_on_signals() -> Iterator[Stop]:
-    """Turn the first interrupt or SIGTERM into a stop that is asked for; the next one interrupts.
-
-    Signals are the main thread's; elsewhere nothing is changed.
-
-    Raises:
-        KeyboardInterrupt: interrupted once more.
-    """
-    stop, process = Stop(), os.getpid()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a loader that has just been forked
-            return
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-        logger.warning("stopping after this step; once more stops now")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _wandb_id(folder: Path) -> str:

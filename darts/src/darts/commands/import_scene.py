@@ -11,10 +11,13 @@ from cyclopts import Parameter
 
 from darts_utils.errors import ConfigError, DartsError, MissingDataError
 from darts_utils.paths import DefaultPaths
+from darts_utils.quoting import shown
 
 logger = logging.getLogger("darts.import")
 
 BASIC_BANDS = "blue,green,red,nir"
+DIGITS = 5
+"""Of the number of a band at most."""
 SENTINEL2_ID = re.compile(
     r"(?P<gee>\d{8}T\d{6}_\d{8}T\d{6}_T\d{2}[A-Z]{3})"
     r"|(?P<cdse>S2[A-Z]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6})"
@@ -35,7 +38,7 @@ def import_scene(
     sun_azimuth: float | None = None,
     sun_elevation: float | None = None,
     sensor: str | None = None,
-    store: Path | None = None,
+    raw_data_store: Annotated[Path | None, Parameter(name=("--raw-data-store", "--store"))] = None,
     overwrite: bool = False,
     default_dirs: Annotated[DefaultPaths | None, Parameter(name="*")] = None,
 ) -> int:
@@ -73,7 +76,7 @@ def import_scene(
         GeoTIFF: sun elevation in degrees; default: computed from place and time.
     sensor
         GeoTIFF: name of the sensor; default: Sentinel-2.
-    store
+    raw_data_store
         Raw data store; default: input/sentinel2/import-scenes under the large folder.
     overwrite
         Replace a scene of the same name.
@@ -88,7 +91,7 @@ def import_scene(
         "sun_elevation": sun_elevation,
         "sensor": sensor,
     }
-    store = store or (default_dirs or DefaultPaths()).resolve().sentinel2_scenes("import")
+    store = raw_data_store or (default_dirs or DefaultPaths()).resolve().sentinel2_scenes("import")
     given = {name: value for name, value in geotiff_options.items() if value is not None}
     scenes = list(_scenes(files, store, scene_id, bands, given, overwrite))
     if [scene.source for scene in scenes] == files[:1]:  # one scene that was named itself: its error is the command's
@@ -118,7 +121,7 @@ def _scenes(
 
     for file in files:
         if not file.exists():
-            raise MissingDataError(f"there is no file or folder {file}")
+            raise MissingDataError(f"there is no file or folder {file}; check the path")
     products = [file for file in files if is_safe(file)]
     folders = [file for file in files if file.is_dir() and file not in products]
     rasters = [file for file in files if file not in products and file not in folders]
@@ -138,7 +141,7 @@ def _scenes(
             raise MissingDataError(f"{folder} holds neither Sentinel-2 products (S2….SAFE, .zip) nor GeoTIFFs")
     if scene_id is not None and len(products) + len(singles) > 1:
         raise ConfigError(f"scene_id {scene_id!r} cannot name {len(products) + len(singles)} scenes; leave it out")
-    if len(singles) > 1 and not str(given.get("scl", "0")).isdigit():
+    if len(singles) > 1 and not str(given.get("scl", "0")).isdecimal():
         raise ConfigError(f"scl {given['scl']} is one file for {len(singles)} scenes; give the number of a band")
     for product in dict.fromkeys(products):
         yield _product(product, store, scene_id, bands, given, overwrite)
@@ -163,7 +166,7 @@ def _product(
         )
     names = _bands(bands)
     if not isinstance(names, list) or None in names:
-        raise ConfigError(f"bands: for products give names alone, such as blue,green,red,nir,swir16; got {bands!r}")
+        raise ConfigError(f"bands: for products give names alone, such as blue,green,red,nir; got {shown(bands)}")
     wanted = [str(name) for name in names]
     name = scene_id or safe_scene_id(product)
 
@@ -182,7 +185,7 @@ def _geotiff(
 
     numbers = _bands(bands)
     options = {name: value for name, value in given.items() if name != "acquisition_time"}
-    if "scl" in options and options["scl"].isdigit():
+    if "scl" in options and options["scl"].isdecimal() and len(options["scl"]) <= DIGITS:
         options["scl"] = int(options["scl"])
     if options.get("nodata") == "none":
         options["nodata"] = None
@@ -238,7 +241,8 @@ def _print_outcomes(outcomes: Sequence[tuple[Path, str, str]]) -> None:
     from darts.display.console import Failure, print_failures, say
 
     count = {state: sum(status == state for _, status, _ in outcomes) for state in ("imported", "skipped", "failed")}
-    say(f"{len(outcomes)} scenes: " + ", ".join(f"{n} {state}" for state, n in count.items()))
+    told = ", ".join(f"{n} {state}" for state, n in count.items())
+    say(f"{len(outcomes)} scene{'s' * (len(outcomes) != 1)}: {told}")
     if count["failed"]:
         failures = [Failure(source.name, error) for source, status, error in outcomes if status == "failed"]
         print_failures("Failed scenes", "scene", failures)
@@ -252,7 +256,9 @@ def _bands(text: str) -> dict[str, int] | list[str | None]:
     numbers: dict[str, int] = {}
     for part in parts:
         name, _, number = part.partition("=")
-        if not name or not number.isdigit() or name in numbers:
-            raise ConfigError(f"bands: {text!r} is not of the form blue=1,green=2,red=3,nir=4; look at {part!r}")
+        if not name or not number.isdecimal() or len(number) > DIGITS or name in numbers:
+            raise ConfigError(
+                f"bands: {shown(text)} is not of the form blue=1,green=2,red=3,nir=4; look at {shown(part)}"
+            )
         numbers[name] = int(number)
     return numbers

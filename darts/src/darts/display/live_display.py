@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from darts.display.line_display import LineReporter
 from darts.display.machine_use import MachineUse, MachineWatch
-from darts.display.progress import LineReporter
 from darts.display.transfers import duration_text, size_text
 from darts.records.events import Fill
 from darts.records.ledger import Outcome

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from darts.display.progress import Reporter
-from darts.executors.stopping import Stop
 from darts.executors.workers import InTurn, Workers
 from darts.records.events import Dropped, Fill, Finished, Job, Lost, Step
 from darts.records.ledger import Outcome, now
 from darts.tiles import Tile
+from darts_utils.stopping import Stop
 
 logger = logging.getLogger("darts.executors.executor")
 

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -13,8 +13,8 @@ from darts_utils.arrays import resolve_device
 from darts_utils.errors import ConfigError
 from darts_utils.layers import threshold_suffix
 from darts_utils.paths import DefaultPaths
-
-QUALITY_LEVELS = {"none": 0, "low_quality": 1, "high_quality": 2}
+from darts_utils.quality import quality_number
+from darts_utils.quoting import shown
 
 
 @dataclass(kw_only=True)
@@ -127,6 +127,10 @@ number of tiles."""
             value = getattr(self, field_.name)
             if isinstance(value, str) and "Path" in str(field_.type) and "list" not in str(field_.type):
                 setattr(self, field_.name, Path(value))
+        for name, value in (vars(self) | vars(self.default_dirs)).items():
+            paths = value if isinstance(value, list) else [value]
+            if any(isinstance(path, Path) and "\0" in str(path) for path in paths):
+                raise ConfigError(f"{name} must be a path, and no path holds NUL, got {shown(value)}")
         for name in ("patch_size", "batch_size", "tpi_outer_radius"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("overlap", "reflection", "mask_erosion_size", "min_object_size"):
@@ -144,8 +148,7 @@ number of tiles."""
         self._check_devices()
         share = self.max_water_share
         self._require(share is None or 0 <= share <= 1, "max_water_share", "in 0 … 1")
-        levels: tuple[Any, ...] = (0, 1, 2, *QUALITY_LEVELS)
-        self._require(self.quality_level in levels, "quality_level", f"one of {levels}")
+        quality_number(self.quality_level)
         from darts_export import validate_export_bands
 
         validate_export_bands(self.export_bands)
@@ -159,7 +162,7 @@ number of tiles."""
         if self.devices is None:
             return
         self._require(len(self.devices) > 0, "devices", "a list of GPUs, such as 0 1, or of cpu cpu")
-        self.devices = [int(device) if str(device).isdigit() else device for device in self.devices]  # type: ignore[misc]
+        self.devices = [int(device) if str(device).isdecimal() else device for device in self.devices]  # type: ignore[misc]
         self._require(self.device is None, "device", "left out where devices are given")
         self._require(self.executor in ("auto", "overlapped"), "executor", "auto or overlapped where devices are given")
         for device in self.devices:
@@ -174,7 +177,7 @@ number of tiles."""
     @property
     def lowest_quality(self) -> int:
         """`quality_level` as a number."""
-        return QUALITY_LEVELS[self.quality_level] if isinstance(self.quality_level, str) else self.quality_level
+        return quality_number(self.quality_level)
 
     def _check_thresholds(self) -> None:
         self._require(0 <= self.binarization_threshold < 1, "binarization_threshold", "in 0 … 1")
@@ -190,4 +193,4 @@ number of tiles."""
 
     def _require(self, condition: bool, name: str, expectation: str) -> None:
         if not condition:
-            raise ConfigError(f"{name} must be {expectation}, got {getattr(self, name)!r}")
+            raise ConfigError(f"{name} must be {expectation}, got {shown(getattr(self, name))}")

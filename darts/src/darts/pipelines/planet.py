@@ -9,12 +9,16 @@ from cyclopts import Parameter
 from darts.pipelines.base import _BasePipeline
 from darts_utils.errors import ConfigError
 from darts_utils.paths import DefaultPaths
+from darts_utils.quoting import shown
 
 if TYPE_CHECKING:
     import xarray as xr
     from odc.geo.geobox import GeoBox
 
     from darts.pipelines.preparation import Preparation
+
+NAMED = 3
+"""So many images that are missing a message names."""
 
 
 @dataclass(kw_only=True)
@@ -70,7 +74,7 @@ class PlanetPipeline(_BasePipeline):
         named = [name for name in ("orthotiles_dir", "scenes_dir") if getattr(self, name) is not None]
         for name in named:
             if not getattr(self, name).is_dir():
-                raise ConfigError(f"{name} {getattr(self, name)} is not a folder")
+                raise ConfigError(f"{name} {getattr(self, name)} is not a folder; name the one that holds the images")
         found: list[tuple[Path, Path]] = []
         if orthotiles.is_dir():
             found += [(e.path, output / e.path.parent.name / e.path.name) for e in find_planet_orthotiles(orthotiles)]
@@ -82,7 +86,8 @@ class PlanetPipeline(_BasePipeline):
             return found
         there = {path.name for path, _ in found}
         if missing := sorted(set(self.image_ids) - there):
-            raise ConfigError(f"image_ids: {', '.join(missing)} not found in {orthotiles} or {scenes}")
+            some = ", ".join(map(shown, missing[:NAMED])) + f" and {len(missing) - NAMED} more" * (len(missing) > NAMED)
+            raise ConfigError(f"image_ids: {some} not found in {orthotiles} or {scenes}; --dry-run lists what is there")
         return [(path, out) for path, out in found if path.name in self.image_ids]
 
     def _folders(self, dirs: DefaultPaths) -> tuple[Path, Path]:

@@ -3,26 +3,22 @@
 import logging
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from darts.auxiliary import CubeNeed, cubes_needed
 from darts.needs import Needs, everything, model_names, models_in, read_needs
 from darts.pipelines.dry_run import TilePreview, print_dry_run
+from darts.pipelines.hooks import Hooks
 from darts.pipelines.preparation import Download, Preparation, fetch_all, print_preparation, receiving, total_bytes
 from darts.tiles import Tile
 from darts_export import missing_outputs
 from darts_utils.errors import DartsError
 from darts_utils.paths import DefaultPaths
 
-if TYPE_CHECKING:
-    from darts.pipelines.base import _BasePipeline
-
 logger = logging.getLogger("darts.pipelines")
 
 
-def prepare(
-    pipeline: "_BasePipeline", tiles: list[Tile], dirs: DefaultPaths, *, optical: bool, aux: bool
-) -> Preparation:
+def prepare(pipeline: Hooks, tiles: list[Tile], dirs: DefaultPaths, *, optical: bool, aux: bool) -> Preparation:
     """Fetch what a later offline run of `tiles` needs."""
     needs = _needs(pipeline, dirs)
     pipeline._use_bands(needs.bands)
@@ -42,7 +38,7 @@ def prepare(
 
 
 def print_plans(
-    pipeline: "_BasePipeline", tiles: list[Tile], dirs: DefaultPaths, *, optical: bool, aux: bool, results: bool
+    pipeline: Hooks, tiles: list[Tile], dirs: DefaultPaths, *, optical: bool, aux: bool, results: bool
 ) -> None:
     """Tell what would be done with `tiles`, and change nothing; `results`: whether they would be made too."""
     needs = _needs(pipeline, dirs)
@@ -69,9 +65,7 @@ def print_plans(
     print_dry_run(previews, needs, {cube.name: len(cube.missing(cube.areas)) for cube in cubes}, pipeline._remarks())
 
 
-def _preview(
-    pipeline: "_BasePipeline", tile: Tile, cubes: list[CubeNeed], *, optical: bool, results: str
-) -> TilePreview:
+def _preview(pipeline: Hooks, tile: Tile, cubes: list[CubeNeed], *, optical: bool, results: str) -> TilePreview:
     missing: tuple[str, ...] = ()
     n_bytes: int | None = 0
     problem = pipeline._areas_unknown.get(tile.tile_id, "") if cubes else ""
@@ -100,7 +94,7 @@ def _of_tile(cubes: list[CubeNeed], tile: Tile) -> Iterator[tuple[CubeNeed, Any]
                 yield cube, areas
 
 
-def _needs(pipeline: "_BasePipeline", dirs: DefaultPaths) -> Needs:
+def _needs(pipeline: Hooks, dirs: DefaultPaths) -> Needs:
     """Return what the models and exports need; of everything, where this machine has no models yet."""
     if pipeline.model_files is None and not models_in(dirs.models):
         logger.warning(
@@ -112,7 +106,7 @@ def _needs(pipeline: "_BasePipeline", dirs: DefaultPaths) -> Needs:
     return read_needs(model_names(pipeline._models(dirs)), pipeline.export_bands)
 
 
-def _prepare_optical(pipeline: "_BasePipeline", tiles: list[Tile], result: Preparation) -> None:
+def _prepare_optical(pipeline: Hooks, tiles: list[Tile], result: Preparation) -> None:
     downloads = []
     for tile in tiles:
         try:

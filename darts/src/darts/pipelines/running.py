@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from darts.display.console import print_summary
 from darts.display.logs import log_to_file
 from darts.display.progress import reporting
 from darts.executors.executor import Executor, Policy
-from darts.executors.stopping import Stop, stopping_on_signals
 from darts.executors.workers import Workers, start_workers
+from darts.pipelines.hooks import Hooks
 from darts.pipelines.summary import RunSummary
 from darts.records.ledger import Ledger, Outcome, Record, RunEnd, RunStart, last_outcomes, made, now, read_ledgers
 from darts.records.restart import refuse_other_options
@@ -29,19 +29,19 @@ from darts.tiles import Tile
 from darts.timings import Timings
 from darts_utils.errors import DartsError, StoreError
 from darts_utils.paths import DefaultPaths
-
-if TYPE_CHECKING:
-    from darts.pipelines.base import _BasePipeline
+from darts_utils.stopping import Stop, stopping_on_signals
 
 logger = logging.getLogger("darts.pipelines")
 
 RECORDS_EVERY_S = 30.0
 """How often the tables of results are written while tiles are worked on; the ledger has each at once."""
 
+STOPPING = "stopping: tiles that are being computed get finished; once more stops now"
+
 _LIBRARIES = ("numpy", "rasterio", "torch", "xarray")
 
 
-def run_tiles(pipeline: "_BasePipeline", tiles: list[Tile], shard: Shard | None, dirs: DefaultPaths) -> RunSummary:
+def run_tiles(pipeline: Hooks, tiles: list[Tile], shard: Shard | None, dirs: DefaultPaths) -> RunSummary:
     """Work on tiles, and write records of the run into the output folder.
 
     Raises:
@@ -59,7 +59,7 @@ def run_tiles(pipeline: "_BasePipeline", tiles: list[Tile], shard: Shard | None,
         if not pipeline.overwrite:
             refuse_other_options(output, tiles, before, workers.facts)
         run = _Run(pipeline, tiles, shard, output, before, workers)
-        with stopping_on_signals() as stop, run.recorded(dirs):
+        with stopping_on_signals(STOPPING) as stop, run.recorded(dirs):
             summary = run.work(stop)
     print_summary(summary.outcomes, time.perf_counter() - started, left=len(summary.left), reason=run.reason)
     return summary
@@ -70,7 +70,7 @@ class _Run:
 
     def __init__(
         self,
-        pipeline: "_BasePipeline",
+        pipeline: Hooks,
         tiles: list[Tile],
         shard: Shard | None,
         output: Path,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from darts_utils.errors import ConfigError
+from darts_utils.json_text import parse_json
+from darts_utils.names import plain_name
 from darts_utils.store import replacing
-
-NAME_LENGTH = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +64,14 @@ def read_scene_ids(file: Path, parameter: str) -> list[str]:
         ConfigError: no such file, no JSON list of texts, or an id that cannot be the name of a folder.
     """
     try:
-        ids = json.loads(file.read_text(encoding="utf-8"))
+        ids = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{parameter} {file} does not exist") from error
     except (ValueError, OSError) as error:
         raise ConfigError(f"{parameter} {file} cannot be read as JSON: {error}") from error
     if not isinstance(ids, list) or not all(isinstance(scene_id, str) for scene_id in ids):
         raise ConfigError(f"{parameter} {file} must hold a JSON list of scene ids")
-    return [plain_name(scene_id, f"{parameter} {file}") for scene_id in ids]
+    return [checked_id(scene_id, f"{parameter} {file}") for scene_id in ids]
 
 
 def write_scene_ids(file: Path, ids: Sequence[str]) -> None:
@@ -80,12 +80,13 @@ def write_scene_ids(file: Path, ids: Sequence[str]) -> None:
         temporary.write_text(json.dumps(sorted(ids), indent=1) + "\n", encoding="utf-8")
 
 
-def plain_name(scene_id: str, where: str) -> str:
-    """Check that an id can be the name of a folder: results must not land anywhere else."""
-    name = scene_id.removesuffix(".SAFE")
-    if not name or name.startswith(".") or len(name) > NAME_LENGTH or any(c in "/\\\0" for c in name):
-        raise ConfigError(f"{where}: {scene_id!r} is not a scene id")
-    return name
+def checked_id(scene_id: str, where: str) -> str:
+    """Return an id without `.SAFE`, which can be the name of a folder: results must not land anywhere else.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    return plain_name(scene_id.removesuffix(".SAFE"), f"{where}: scene id")
 
 
 def _digest_of(area: Path) -> str:

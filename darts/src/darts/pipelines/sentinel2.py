@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from darts.pipelines.archives import BASIC_BANDS, Archive, EarthEngineArchive, ImportedScenes, StacArchive
 from darts.pipelines.base import _BasePipeline
-from darts.pipelines.scene_selection import SceneQuery, plain_name, read_scene_ids, write_scene_ids
+from darts.pipelines.scene_selection import SceneQuery, checked_id, read_scene_ids, write_scene_ids
 from darts.pipelines.stac_options import StacOptions
 from darts_utils.errors import ConfigError, DartsError, MissingBandError, MissingDataError
 
@@ -54,7 +54,7 @@ class Sentinel2Pipeline(_BasePipeline):
     prep_data_scene_id_file: Path | None = None
     """Scene ids that prepare-data found, for an offline run; default: a file in the raw data store, by selection."""
     sentinel2_grid_dir: Path | None = None
-    """Folder of the MGRS tile grid."""
+    """Not needed: where MGRS tiles lie is computed. Taken so that configurations that name it go on working."""
     raw_data_store: Path | None = None
     """Raw data store; default: input/sentinel2/<source>-scenes under the large folder."""
     no_raw_data_store: Annotated[bool, Parameter(negative="")] = False
@@ -128,7 +128,7 @@ class Sentinel2Pipeline(_BasePipeline):
             got = f"got {' and '.join(given)}" if given else "got none of them"
             raise ConfigError(f"exactly one of {', '.join(selections)} must be given, {got}")
         if self.scene_ids is not None:
-            return [plain_name(scene_id, "scene_ids") for scene_id in self.scene_ids]
+            return [checked_id(scene_id, "scene_ids") for scene_id in self.scene_ids]
         if self.scene_id_file is not None:
             return read_scene_ids(self.scene_id_file, "scene_id_file")
         return self._prepared_ids(given[0]) if self.offline and not self._preparing else self._searched_ids(given[0])
@@ -142,7 +142,7 @@ class Sentinel2Pipeline(_BasePipeline):
                 f"{self.max_snow_cover} and the dates given; widen them (100: any cover), or check the area, and the "
                 "collection where it is a setting"
             )
-        ids = [plain_name(scene_id, "search") for scene_id in self._items]
+        ids = [checked_id(scene_id, "search") for scene_id in self._items]
         logger.info("scenes found for %s: %d", selection, len(ids))
         if self._preparing and not self.dry_run and file is not None:
             write_scene_ids(file, ids)
@@ -153,10 +153,9 @@ class Sentinel2Pipeline(_BasePipeline):
         file = self._selection_file()
         if file is None or (self.prep_data_scene_id_file is None and not file.is_file()):
             raise ConfigError(
-                f"{selection}: offline nothing can be searched, and this selection was not prepared (there is no "
-                f"{file}); "
-                "run `darts prepare-data sentinel2 --optical --aux` with the same selection, archive and address on a "
-                "machine with internet, or name the scenes with scene_ids or scene_id_file"
+                f"{selection}: offline nothing can be searched, and this was not prepared (no {file}); "
+                "run `darts prepare-data sentinel2 --optical --aux` with the same selection where there is internet, "
+                "or name scene_ids"
             )
         return read_scene_ids(file, "prep_data_scene_id_file")
 

@@ -1,7 +1,6 @@
 """The report of a run: one self-contained page with a map of its tiles, times, failures and pictures."""
 
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +12,7 @@ from darts.report.report_pictures import Picture, collect_pictures, relative_lin
 from darts.report.run_charts import rate_chart, span_text, steps_table, workers_table
 from darts.report.run_story import STATES, RunStory, tell_story
 from darts.report.tile_map import WIDTH, TileMap, draw_map
+from darts_utils.pages import fill_template, render_page
 from darts_utils.store import replacing
 
 MOST_FAILURES = 3000
@@ -57,11 +57,9 @@ def render_run_report(records: Sequence[Record], *, stem: str, options: Mapping[
     ids = list(story.states)
     shown = () if tile_map is None else tile_map.shown
     complete = [story.known[i] for i, state in story.states.items() if state in ("done", "before") and i in story.known]
-    return _filled(
+    body = fill_template(
+        _template("run_report.html").rstrip("\n"),
         {
-            "title": html.escape(f"Run {stem}"),
-            "facts": html.escape(" · ".join(_facts(story))),
-            "style": _template("run_report.css"),
             "map": _map(tile_map, story),
             "run": _list(_run_facts(story)),
             "rate": _section("Tiles over time", rate_chart(story)),
@@ -72,23 +70,16 @@ def render_run_report(records: Sequence[Record], *, stem: str, options: Mapping[
             "models": _models(story),
             "options": _list(_flat(options)),
             "links": _links(folder, stem),
-            # No end of a script and no comment can stand in it.
-            "data": json.dumps([[ids[number], places[number][0]] for number in shown], separators=(",", ":")).replace(
-                "<", "\\u003c"
-            ),
-            "script": _template("run_report.js"),
-        }
+        },
     )
-
-
-def _filled(parts: Mapping[str, str]) -> str:
-    """Return the template with its parts; in one pass, so that no part is taken for the name of another."""
-    pieces = _template("run_report.html").split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)
+    return render_page(
+        title=f"Run {stem}",
+        facts=" · ".join(_facts(story)),
+        style=_template("run_report.css"),
+        body=body,
+        data=[[ids[number], places[number][0]] for number in shown],
+        script=_template("run_report.js"),
+    )
 
 
 def _template(name: str) -> str:

@@ -11,19 +11,22 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 from shapely.geometry.base import BaseGeometry
 
 from darts.training.options import LabelOptions
 from darts.training.targets import BACKGROUND, IGNORE, SLUMP
 from darts_acquisition import parse_cdse_id, parse_gee_id, parse_planet_name
-from darts_acquisition.areas import read_areas
+from darts_acquisition.areas import UNREADABLE, read_areas
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import first_line
 
 LONLAT = "EPSG:4326"
 LABELS, FOOTPRINTS = "TrainingLabel", "ImageFootprints"
 """What the names of the published files begin with; the rest is the same in both."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIMES = "datetime64[ns, UTC]"
+_CENTURIES = "1700-01-01T00:00Z", "2200-01-01T00:00Z"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ def read_rows(file: Path, options: LabelOptions, problems: Counter[str], what: s
     if not usable.all():
         problems[f"{what} that are no polygons; left out"] += int((~usable).sum())
     table = table[usable].reset_index(drop=True)
+    endless = _with_endless_coordinates(table.geometry)
+    if endless.any():
+        problems[f"{what} with coordinates that are no numbers; left out"] += int(endless.sum())
+        table = table[~endless].reset_index(drop=True)
     if broken := int((~table.is_valid).sum()):
         problems[f"{what} with invalid outlines; repaired"] += broken
     geometries = _lonlat(table.geometry.make_valid())
@@ -73,7 +80,7 @@ def read_rows(file: Path, options: LabelOptions, problems: Counter[str], what: s
         {
             "image_id": _texts(table, options.image_column),
             "time": _times(table, options.date_column),
-            "region": _texts(table, options.region_column).map(_spelt, na_action="ignore"),
+            "region": _texts(table, options.region_column).map(_spelt, na_action="ignore").astype(object),
             "label": _values(table, options.label_column, problems) if what == "labels" else SLUMP,
         },
         geometry=geometries,
@@ -100,7 +107,8 @@ def read_footprints(file: Path, options: LabelOptions, problems: Counter[str]) -
     rows["image_id"] = rows["image_id"].fillna(numbered)
     undated = rows["time"].isna()
     if undated.any():
-        rows.loc[undated, "time"] = rows.loc[undated, "image_id"].map(_time_in_id).astype(_TIMES)
+        told = rows.loc[undated, "image_id"].map(_time_in_id)
+        rows.loc[undated, "time"] = _in_nanoseconds(pd.to_datetime(told, utc=True, errors="coerce"))
         if named := int((undated & rows["time"].notna()).sum()):
             problems["footprints without a date that can be read; taken from the image id"] += named
     return rows
@@ -117,17 +125,25 @@ def _read(file: Path) -> gpd.GeoDataFrame:
     if file.suffix.lower() in (".parquet", ".geoparquet"):
         try:
             return gpd.read_parquet(file)
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"{file} cannot be read as GeoParquet: {error}") from error
+        except UNREADABLE as error:
+            raise ConfigError(f"{file} cannot be read as GeoParquet: {first_line(error)}") from error
     try:
         layers = gpd.list_layers(file)
         names = layers["name"][layers["geometry_type"].notna()]
         table = gpd.read_file(file, layer=names.iloc[0]) if len(names) == 1 else None
-    except (RuntimeError, ValueError, OSError) as error:  # those of GDAL are runtime errors
-        raise ConfigError(f"{file} cannot be read as vectors: {error}") from error
+    except UNREADABLE as error:
+        raise ConfigError(f"{file} cannot be read as vectors: {first_line(error)}") from error
     if table is None:
         raise ConfigError(f"{file} has {len(names)} layers with geometries; write the right one into a file of its own")
     return table
+
+
+def _with_endless_coordinates(geometries: gpd.GeoSeries) -> np.ndarray:
+    """Return which geometries have a coordinate that is NaN or infinite, which nothing can repair."""
+    coordinates, rows = shapely.get_coordinates(geometries.to_numpy(), return_index=True)
+    found = np.zeros(len(geometries), bool)
+    found[rows[~np.isfinite(coordinates).all(axis=1)]] = True
+    return found
 
 
 def _lonlat(geometries: gpd.GeoSeries) -> "list[BaseGeometry | None]":
@@ -146,7 +162,8 @@ def _texts(table: gpd.GeoDataFrame, column: str) -> pd.Series:
     if column not in table:
         return pd.Series(None, table.index, dtype=object)
     texts = table[column].astype(object).map(lambda value: str(value).strip(), na_action="ignore")
-    return texts.where(texts.notna() & (texts != ""), None)
+    # Of nothing but gaps, pandas would make numbers.
+    return texts.where(texts.notna() & (texts != ""), None).astype(object)
 
 
 def _spelt(region: str) -> str:
@@ -161,7 +178,13 @@ def _times(table: gpd.GeoDataFrame, column: str) -> pd.Series:
     texts = table[column].astype(object).map(str)
     # pandas would read 202-00-722, too.
     texts = texts.where(texts.str.match(_DAY), None)
-    return pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601").astype(_TIMES)
+    return _in_nanoseconds(pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601"))
+
+
+def _in_nanoseconds(times: pd.Series) -> pd.Series:
+    """Return times as `_TIMES`; NaT for those of other centuries, which nanoseconds do not hold."""
+    first, last = map(pd.Timestamp, _CENTURIES)
+    return times.where(times.between(first, last)).astype(pd.DatetimeTZDtype("ns", "UTC"))
 
 
 def _time_in_id(image_id: str) -> Any:

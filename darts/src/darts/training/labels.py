@@ -53,8 +53,10 @@ def read_labels(options: LabelOptions) -> LabelSet:
     labels = _assigned(labels, footprints, options, problems)
     footprints = _completed(footprints, labels, options, problems)
     told = tuple(f"{count} {what}" for what, count in problems.items())
+    for line in told:
+        logger.warning("labels: %s", line)
     if footprints.empty:
-        reasons = f": {'; '.join(told)}" if told else ""
+        reasons = f": {told[0]}{', and more, in the warnings above' if told[1:] else ''}" if told else ""
         raise ConfigError(
             f"none of the labels can be used{reasons}. Labels count within footprints: give them with footprints, or "
             "say whole_scene where all slumps of the scene were outlined"
@@ -63,8 +65,6 @@ def read_labels(options: LabelOptions) -> LabelSet:
     labels = labels[labels["image_id"].isin(footprints["image_id"])].reset_index(drop=True)
     agreement = Agreement(options.min_agreeing, options.disputed_from)
     logger.info("%d labels in %d footprints", len(labels), len(footprints))
-    for line in told:
-        logger.warning("labels: %s", line)
     return LabelSet(labels[list(LABEL_COLUMNS)], footprints[list(FOOTPRINT_COLUMNS)], agreement, told)
 
 

@@ -1,0 +1,23 @@
+"""What others gave or said, as a message of one line quotes it."""
+
+from typing import Any
+
+SHOWN = 80
+"""Signs of a value that a message shows."""
+FIRST = 120
+"""Signs of another library's error that a message quotes."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, its middle cut out if it is long."""
+    text = repr(value)
+    half = SHOWN // 2
+    return text if len(text) <= SHOWN else f"{text[:half]} … {text[-half:]}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another library's error, which may span many lines, says first; its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    line = lines[0].rstrip(".") if lines else type(error).__name__
+    line += " is missing" if isinstance(error, KeyError) else ""  # which says the key alone
+    return line if len(line) <= FIRST else f"{line[:FIRST]} …"
