@@ -28,9 +28,12 @@ from darts_utils.bands import BANDS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEW_SOURCE = ROOT / "docs/contributing/new-source.md"
+JOURNEYS = sorted((ROOT / "docs/journeys").glob("*.md"))  # tests/test_journeys.py follows them
 GLOBAL_OPTIONS = {"--help", "--config-file", "--log-dir", "--log-plain", "--log-json", "--verbose"}
 FENCE = re.compile(
-    r"(?P<fragment><!-- fragment -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?P<fragment><!-- fragment: [^>]+ -->\n)?"
+    r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+(?:\.[a-z][a-z0-9-]+)*")
 LINK = re.compile(r"\]\((?![a-z]+:)(?P<file>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
@@ -59,7 +62,7 @@ def page_id(page: Path) -> str:
 
 
 def with_python() -> list[Path]:
-    return [page for page in PAGES if blocks(page, "python") and page != NEW_SOURCE]
+    return [page for page in PAGES if blocks(page, "python") and page != NEW_SOURCE and page not in JOURNEYS]
 
 
 def darts_commands() -> Iterator[tuple[Path, list[str]]]:
@@ -67,7 +70,7 @@ def darts_commands() -> Iterator[tuple[Path, list[str]]]:
     for page in PAGES:
         for block in blocks(page, "bash"):
             for part in re.split(r"\n|&&", block.replace("\\\n", " ")):
-                words = shlex.split(part, comments=True)
+                words = [word for word in shlex.split(part, comments=True) if word != "&"]
                 if "darts" in words:
                     yield page, words[words.index("darts") + 1 :]
 
@@ -168,16 +171,21 @@ def test_every_option_named_in_the_docs_exists() -> None:
     known = GLOBAL_OPTIONS.union(*(_options_of(*command) for command in commands))
     of_other_tools = {
         "--torch-backend", "--reinstall-package", "--no-sync", "--check", "--extra", "--strict", "--locked", "--frozen",
-        "--upgrade-package", "--data", "--full", "--address", "--array", "--block", "--cpus-per-task", "--exclude",
+        "--upgrade-package", "--cache", "--case", "--ways",
+        "--data", "--full", "--address", "--array", "--block", "--cpus-per-task", "--exclude",
         "--gpus",
+        "--all-packages", "--bind", "--build-arg", "--cleanenv", "--constraint", "--dest", "--env", "--file",
+        "--find-links", "--no-default-groups", "--no-dev", "--no-emit-workspace", "--no-hashes", "--no-index", "--nv",
+        "--output", "--output-file", "--package", "--pwd", "--python", "--quiet", "--rm", "--shm-size", "--tag",
+        "--user", "--volume", "--hypothesis-profile",
         "--gpus-per-node", "--head", "--mem", "--nodes", "--ntasks", "--ntasks-per-node", "--port", "--requeue",
         "--signal", "--time",
     }  # fmt: skip
     for page in PAGES:
         if page.parent.name != "decisions" and page.name != "demo-models.md":
             named = set(OPTION.findall(page.read_text(encoding="utf-8")))
-            # The part behind the dot is a key of a table: the name of a model, or of a loss.
-            named = {re.sub(r"^(--model-weights|--losses)\..*", r"\1", name) for name in named}
+            # The part behind the dot may be a key of a table: the name of a model, of a loss, of a band.
+            named = {name if name in known else name.partition(".")[0] for name in named}
             assert named - of_other_tools <= known, page
 
 
@@ -190,6 +198,24 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w]+", "-", heading.lower()).strip("-") for heading in headings}
             assert match["anchor"] in slugs, match[0]
+
+
+def test_links_that_lead_nowhere_are_found_in_a_built_site(tmp_path: Path) -> None:
+    site_links = _module(ROOT / "docs/site_links.py")
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "index.html").write_text("""
+        <h1 id="top">A</h1><a href="guide/">1</a><a href="guide/#there">2</a><a href="#top">3</a><a href="?q=1">4</a>
+        <a href="https://example.org/x">5</a><img src="a%20b.png"><a href="guide/#gone">6</a><a href="gone.html">7</a>
+    """)
+    (tmp_path / "a b.png").write_bytes(b"")
+    (tmp_path / "guide/index.html").write_text('<h2 id="there"></h2><a href=".."></a><img src="../gone.png">')
+    assert site_links.broken_links(tmp_path) == [
+        "guide/index.html: ../gone.png", "index.html: guide/#gone", "index.html: gone.html",
+    ]  # fmt: skip
+
+
+def test_the_picture_of_how_darts_fits_together_is_what_its_script_draws() -> None:
+    assert _module(ROOT / "tools/draw_flow.py").main(["--check"]) == 0
 
 
 def test_band_table_has_a_row_for_every_band(hooks: ModuleType) -> None:
@@ -267,12 +293,12 @@ def test_links_of_the_readme_become_links_of_the_site(hooks: ModuleType) -> None
     assert "](LICENSE)" not in index
 
 
-def test_every_page_of_the_docs_is_in_the_navigation() -> None:
+def test_every_page_of_the_docs_is_in_the_navigation_once() -> None:
     # The decisions are put there by the hooks.
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     pages = {page_id(page).removeprefix("docs/") for page in PAGES if page_id(page).startswith("docs/")}
-    named = set(re.findall(r": (\S+\.md)\b", navigation))
-    assert {page for page in pages if not page.startswith("decisions/0")} == named
+    named = re.findall(r": (\S+\.md)\b", navigation)
+    assert sorted(page for page in pages if not page.startswith("decisions/0")) == sorted(named)
 
 
 def test_every_decision_is_listed_and_put_into_the_navigation(hooks: ModuleType) -> None:
@@ -285,17 +311,21 @@ def test_every_decision_is_listed_and_put_into_the_navigation(hooks: ModuleType)
 
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _module(ROOT / "docs/hooks.py")
 
 
 def first_cells(table: str) -> list[str]:
     """Return the first cell of each row, without head and rule."""
     return [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
+
+
+def _module(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"of_the_docs_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look for their module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _forget_folders(patch: pytest.MonkeyPatch) -> None:
