@@ -1,6 +1,6 @@
 """A small synthetic scene with its cubes and two tiny models, and the real command."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import settings
 
 from darts.cli import run_command_line
 from darts_acquisition import CDSE, write_scene
+from tests.fork_server import ForkServer, Job, Process
 
 if TYPE_CHECKING:
     from darts.demo import Landscape
+
+settings.register_profile("fuzz")  # see tests/fuzzing.py
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -89,6 +93,24 @@ def darts(
         return Result(code, shown.out + shown.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def start_darts(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Process]:
+    """Return a function that starts the real command with its words, and what else a `Job` knows."""
+
+    def start(*tokens: object, **how: bool) -> Process:
+        log = tmp_path_factory.mktemp("process") / "log"
+        return fork_server.start(Job(lines=[[str(token) for token in tokens]], log=str(log), **how))
+
+    return start
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
 """A bench for faults: runs commands on a few small tiles, and knows how undisturbed ones end."""
 
 import hashlib
-import os
 import random
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import torch
 from darts.records.ledger import Outcome, RunStart, made, read_ledgers
 from darts_segmentation import save_checkpoint
 from tests.conftest import OPTICAL, TINY, Sample, write_small_scene
-from tests.fork_server import ForkServer, Job
+from tests.fork_server import ForkServer, Job, Process
 
 TILES = ("t0", "t1", "t4")  # the last is the one of the second share of two
 FILES = 4
@@ -25,33 +22,6 @@ TERRAIN = ("ndvi", "slope", "aspect", "relative_elevation", "hillshade", "curvat
 TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
 
 Hashes = dict[str, str]
-
-
-@dataclass
-class Process:
-    """A command at work in a process of its own."""
-
-    server: ForkServer
-    pid: int
-    log: Path
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
-
-    @property
-    def flat(self) -> str:
-        return " ".join(self.text.split())
-
-    @property
-    def ended(self) -> bool:
-        return self.server.has_ended(self.pid)
-
-    def wait(self) -> int:
-        return self.server.wait(self.pid)
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
 
 
 @dataclass
@@ -100,7 +70,7 @@ class Bench:
     def start(self, *lines: list[str], **how: Any) -> Process:
         self._started += 1
         log = self.folder / f"{self._started}.log"
-        return Process(self.server, self.server.start(Job(lines=list(lines), log=str(log), **how)), log)
+        return self.server.start(Job(lines=list(lines), log=str(log), **how))
 
     def wait_for_a_moment(self, process: Process, draw: random.Random, kind: str) -> bool:
         """Wait for a moment of a run, each as likely as the other; return whether it is still at work then."""
@@ -122,25 +92,22 @@ class Bench:
         return restart.text
 
 
-@contextmanager
-def prepared_bench(folder: Path, sample: Sample) -> Iterator[Bench]:
-    """Give a bench with scenes, models, and an output folder that was made undisturbed."""
-    with ForkServer() as server:
-        bench = Bench(server, sample, folder)
-        for n, name in enumerate(TILES):
-            window = slice(30 * n, 30 * n + 96), slice(20 * n, 20 * n + 80)
-            write_small_scene(bench.store, name, sample.landscape, *window)
-        save_model(bench.optical_model, (*OPTICAL, "ndvi"), seed=1)
-        save_model(bench.full_model, (*OPTICAL, *TERRAIN, *TRENDS), seed=2)
-        server.wait_until_ready()
-        began = time.perf_counter()
-        undisturbed = bench.start(bench.line(bench.made, "--executor", "sequential"), folder=str(bench.made))
-        assert undisturbed.wait() == 0, undisturbed.text
-        bench.seconds = time.perf_counter() - began
-        bench.operations = int(Path(f"{undisturbed.log}.operations").read_text())
-        bench.expected = hashes(bench.made)
-        assert len(bench.expected) == FILES * len(TILES)
-        yield bench
+def prepared_bench(folder: Path, sample: Sample, server: ForkServer) -> Bench:
+    """Return a bench with scenes, models, and an output folder that was made undisturbed."""
+    bench = Bench(server, sample, folder)
+    for n, name in enumerate(TILES):
+        window = slice(30 * n, 30 * n + 96), slice(20 * n, 20 * n + 80)
+        write_small_scene(bench.store, name, sample.landscape, *window)
+    save_model(bench.optical_model, (*OPTICAL, "ndvi"), seed=1)
+    save_model(bench.full_model, (*OPTICAL, *TERRAIN, *TRENDS), seed=2)
+    began = time.perf_counter()
+    undisturbed = bench.start(bench.line(bench.made, "--executor", "sequential"), folder=str(bench.made))
+    assert undisturbed.wait() == 0, undisturbed.text
+    bench.seconds = time.perf_counter() - began
+    bench.operations = int(Path(f"{undisturbed.log}.operations").read_text())
+    bench.expected = hashes(bench.made)
+    assert len(bench.expected) == FILES * len(TILES)
+    return bench
 
 
 def save_model(path: Path, bands: Sequence[str], *, seed: int) -> None:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 IMPORTS = (
@@ -47,6 +48,10 @@ class Job:
     """Workers are forked too, which spares them their imports."""
     real_end: bool = False
     """Takes the interpreter down at the end as the command does, which takes a while."""
+    one_core: bool = False
+    """Has one core, and computes with one thread."""
+    without_network: bool = False
+    """Reaches no server, not even those on loopback."""
 
 
 class ForkServer:
@@ -67,9 +72,9 @@ class ForkServer:
         """Wait until it has everything imported."""
         self._ask(ready=True)
 
-    def start(self, job: Job) -> int:
-        """Start a process and return its id."""
-        return int(self._ask(start=job.__dict__))
+    def start(self, job: Job) -> "Process":
+        """Start a process and return it."""
+        return Process(self, int(self._ask(start=job.__dict__)), Path(job.log))
 
     def has_ended(self, pid: int) -> bool:
         """Return whether a process is over; its id is not given away before it was waited for."""
@@ -85,6 +90,38 @@ class ForkServer:
         answer = self._server.stdout.readline()  # type: ignore[union-attr]
         assert answer, f"the server ended with exit code {self._server.wait()}"
         return json.loads(answer)
+
+
+@dataclass
+class Process:
+    """A command at work in a process of its own."""
+
+    server: ForkServer
+    pid: int
+    log: Path
+
+    @property
+    def text(self) -> str:
+        """All that it printed so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    @property
+    def flat(self) -> str:
+        """The same as one line."""
+        return " ".join(self.text.split())
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self.server.has_ended(self.pid)
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code, or minus the signal that ended it."""
+        return self.server.wait(self.pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
 
 
 def serve() -> None:
@@ -128,6 +165,10 @@ def _go_through(job: Job) -> None:
     from darts.cli import main, run_command_line
 
     _redirect(job.log)
+    if job.one_core:
+        _keep_to_one_core()
+    if job.without_network:
+        _leave_the_network()
     if job.fork_workers:
         multiprocessing.get_context = lambda method=None: _ForkContext()  # type: ignore[assignment]
     if job.folder:
@@ -150,6 +191,22 @@ def _redirect(log: str) -> None:
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)
+
+
+def _keep_to_one_core() -> None:
+    import torch
+
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)  # it counted the cores when it was imported
+
+
+def _leave_the_network() -> None:
+    import ctypes
+
+    new_user, new_network = 0x10000000, 0x40000000
+    flags = new_network if os.geteuid() == 0 else new_network | new_user
+    if ctypes.CDLL(None, use_errno=True).unshare(flags):
+        raise OSError(ctypes.get_errno(), "cannot leave the network")
 
 
 def _watch_files(job: Job) -> None:

@@ -22,7 +22,6 @@ from tests.fault_bench import (
     TILES,
     Bench,
     Hashes,
-    Process,
     hashes,
     outcomes,
     prepared_bench,
@@ -30,6 +29,7 @@ from tests.fault_bench import (
     sizes,
     starts,
 )
+from tests.fork_server import ForkServer, Process
 
 THREADS = ("--executor", "overlapped")
 IN_TURN = ("--executor", "sequential")
@@ -42,9 +42,8 @@ def moments(few: int, many: int = 100) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(scope="module")
-def bench(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with prepared_bench(tmp_path_factory.mktemp("bench"), sample) as bench:
-        yield bench
+def bench(sample: Sample, tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Bench:
+    return prepared_bench(tmp_path_factory.mktemp("bench"), sample, fork_server)
 
 
 def draws(name: str, number: int) -> Iterator[tuple[int, random.Random]]:

@@ -203,3 +203,13 @@ def test_nodata_none_keeps_digital_numbers_of_zero(darts: Callable, tifs: Path, 
     assert np.isfinite(da.load_imported_scene("mine", tmp_path / "store", device="cpu").red).all()
     assert darts("import-scene", tifs / "mine.tif", "--overwrite", *options).code == 0
     assert np.isnan(da.load_imported_scene("mine", tmp_path / "store", device="cpu").red).all()
+
+
+def test_one_line_of_the_configuration_names_the_store_of_imports_too(
+    darts: Callable, tifs: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    config = tmp_path / "darts.toml"
+    config.write_text(f'[darts]\nraw-data-store = "{tmp_path / "shared"}"\n')
+    command = ("import-scene", tifs / "mine.tif", "--acquisition-time", "2022-07-01T20:00:00Z", "--config-file", config)
+    assert darts(*command).code == 0
+    assert da.scene_exists(tmp_path / "shared", da.IMPORT, "mine")

@@ -15,6 +15,7 @@ import pytest
 
 from darts.records.ledger import LEDGER_NAME, Outcome, RunEnd, RunStart, made, read_ledgers
 from tests.conftest import OPTICAL, Sample, results_of, save_tiny_model, write_small_scene
+from tests.fork_server import Process
 
 TILES = tuple(f"t{n}" for n in range(5))
 
@@ -52,16 +53,14 @@ def undisturbed(run: Callable, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def on_one_core(sample: Sample, store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def on_one_core(
+    start_darts: Callable, sample: Sample, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """The same, made by a process on one core: networks round differently on another number of them."""
     output = tmp_path_factory.mktemp("alone")
-    words = command(sample, store, output, "--executor", "sequential")
-    subprocess.run(words, check=True, capture_output=True, preexec_fn=keep_to_one_core)
+    made = start_darts(*command(sample, store, output, "--executor", "sequential"), one_core=True)
+    assert made.wait() == 0, made.text
     return hashes(output)
-
-
-def keep_to_one_core() -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def hashes(output: Path) -> dict[str, str]:
@@ -69,9 +68,9 @@ def hashes(output: Path) -> dict[str, str]:
     return {str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def command(sample: Sample, store: Path, output: Path, *options: str) -> list[str]:
-    words = ["-m", "darts", "run", "sentinel2", "--scene-ids", *TILES, "--darts-dir", sample.folder]
-    return [sys.executable, *map(str, [*words, *common(sample, store, output), *options])]
+def command(sample: Sample, store: Path, output: Path, *options: str) -> list[object]:
+    words = ["run", "sentinel2", "--scene-ids", *TILES, "--darts-dir", sample.folder]
+    return [*words, *common(sample, store, output), *options]
 
 
 def outcomes(output: Path) -> list[Outcome]:
@@ -220,19 +219,15 @@ def test_a_run_is_given_up_after_so_many_failures(
 
 
 def test_an_interrupt_finishes_what_is_computed_and_a_restart_the_rest(
-    sample: Sample, store: Path, tmp_path: Path, on_one_core: dict[str, str]
+    start_darts: Callable, sample: Sample, store: Path, tmp_path: Path, on_one_core: dict[str, str]
 ) -> None:
     output = tmp_path / "out"
     words = command(sample, store, output, "--executor", "overlapped")
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=keep_to_one_core)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "tiles, results go to" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    log = process.communicate()[1]
-    assert process.returncode == 130, log
-    assert "Traceback" not in log
+    process = start_darts(*words, one_core=True, real_end=True)
+    wait_for(lambda: "tiles, results go to" in process.text, process)
+    process.signal(signal.SIGINT)
+    assert process.wait() == 130, process.text
+    assert "Traceback" not in process.text
     end = read_ledgers(output)[-1]
     assert isinstance(end, RunEnd)
     assert end.reason == "interrupted"
@@ -240,41 +235,34 @@ def test_an_interrupt_finishes_what_is_computed_and_a_restart_the_rest(
     done = hashes(output)
     assert len(done) < len(on_one_core)
     assert done.items() <= on_one_core.items()
-    subprocess.run(words, check=True, capture_output=True, preexec_fn=keep_to_one_core)
+    assert start_darts(*words, one_core=True).wait() == 0
     assert hashes(output) == on_one_core
 
 
 def test_a_worker_that_is_killed_costs_only_its_tiles(
-    sample: Sample, store: Path, tmp_path: Path, on_one_core: dict[str, str]
+    start_darts: Callable, sample: Sample, store: Path, tmp_path: Path, on_one_core: dict[str, str]
 ) -> None:
     output = tmp_path / "out"
-    words = command(sample, store, output, "--devices", "cpu", "cpu")
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = start_darts(*command(sample, store, output, "--devices", "cpu", "cpu"), fork_workers=False)
     victim = wait_for(lambda: worker_of(process.pid), process)
     wait_for(lambda: (output / LEDGER_NAME).exists(), process)
     os.kill(victim, signal.SIGKILL)
-    log = process.communicate()[1]
-    assert process.returncode == 0, log
+    assert process.wait() == 0, process.text
     assert hashes(output) == on_one_core
     lost = [outcome for outcome in outcomes(output) if outcome.cause == "WorkerLost"]
     assert all(outcome.again for outcome in lost)
-    assert "SIGKILL" in log
+    assert "SIGKILL" in process.text
 
 
-def test_a_second_interrupt_stops_at_once(sample: Sample, store: Path, tmp_path: Path) -> None:
+def test_a_second_interrupt_stops_at_once(start_darts: Callable, sample: Sample, store: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     words = command(sample, store, output, "--executor", "overlapped", "--patch-size", "32", "--overlap", "28")
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "tiles, results go to" in line:
-            process.send_signal(signal.SIGINT)
-        if "stopping" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    log = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, log
-    assert "Traceback" not in log
+    process = start_darts(*words, real_end=True)
+    for word in ("tiles, results go to", "stopping"):
+        wait_for(lambda word=word: word in process.text, process)
+        process.signal(signal.SIGINT)
+    assert process.wait() == 130, process.text
+    assert "Traceback" not in process.text
 
 
 def worker_of(pid: int) -> int | None:
@@ -286,8 +274,8 @@ def worker_of(pid: int) -> int | None:
     return workers[-1] if len(workers) == 2 else None
 
 
-def wait_for(question: Callable, process: subprocess.Popen) -> int:
+def wait_for(question: Callable, process: Process) -> int:
     while not (answer := question()):
-        assert process.poll() is None, process.communicate()[1]
+        assert not process.ended, process.text
         time.sleep(0.01)
     return answer

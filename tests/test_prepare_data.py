@@ -51,29 +51,30 @@ def counts(result: Result) -> tuple[int, ...]:
     return tuple(map(int, found.groups()))
 
 
-def without_network(*tokens: object) -> subprocess.CompletedProcess[str]:
-    """Run a darts command in a network namespace in which no server can be reached, not even those on loopback."""
-    command = [sys.executable, "-m", "darts", *map(str, tokens)]
+def skip_without_namespaces() -> None:
+    """Skip the test where no process may leave the network."""
     for unshare in (["unshare", "-n"], ["unshare", "-rn"]):
         if (
             shutil.which("unshare")
             and subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode == 0
         ):
-            return subprocess.run([*unshare, *command], capture_output=True, text=True, check=False)
+            return
     pytest.skip("this machine does not let us cut the network off (unshare)")
 
 
 def test_prepared_data_give_the_same_bytes_offline_as_a_run_online(
-    darts: Callable, world: World, data: Path, tmp_path: Path
+    darts: Callable, start_darts: Callable, world: World, data: Path, tmp_path: Path
 ) -> None:
+    skip_without_namespaces()
     folders = ("--darts-dir", data)
     prepared = darts("prepare-data", "sentinel2", *SELECTION, *folders, *world.options, "--optical", "--aux")
     assert prepared.code == 0, prepared.text
     assert counts(prepared) == (4, 0, 0)  # two scenes, two cubes
     bands = ("probabilities", "binarized", "polygonized", "optical", "dem", "tcvis")
     run = ("run", "sentinel2", *SELECTION, "--overwrite", "--export-bands", *bands)
-    offline = without_network(*run, *folders, *world.options, "--offline", "--output-data-dir", tmp_path / "offline")
-    assert offline.returncode == 0, offline.stderr
+    output = ("--output-data-dir", tmp_path / "offline")
+    offline = start_darts(*run, *folders, *world.options, "--offline", *output, without_network=True)
+    assert offline.wait() == 0, offline.text
 
     fresh = tmp_path / "fresh"
     shutil.copytree(data / "models", fresh / "models")
