@@ -119,7 +119,7 @@ def test_an_image_id_that_is_not_there_is_named(darts: Callable, sample: Sample,
         "--model-files", sample.optical_model,
     )  # fmt: skip
     assert result.code == 2
-    assert "20200101_000000_0000 not found" in result.flat
+    assert "20200101_000000_0000' not found" in result.flat
 
 
 def test_an_empty_folder_and_a_missing_one_are_named(darts: Callable, sample: Sample, tmp_path: Path) -> None:

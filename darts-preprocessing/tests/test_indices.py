@@ -49,6 +49,7 @@ EXPECTED = {
     "gndvi": difference("nir", "green"),
     "grvi": difference("green", "red"),
     "ndre": difference("nir", "rededge071"),
+    "ikaw": difference("red", "blue"),
     "ndwi": difference("green", "nir"),
     "mndwi": difference("green", "swir16"),
     "ndmi": difference("nir", "swir16"),

@@ -115,4 +115,5 @@ def test_bands_beyond_the_specification_are_of_the_same_kinds():
         assert (row.memory, row.disk, row.valid, row.scale, row.offset, row.nodata) in {
             ("float32", "uint16", (-0.1, 0.5), 1e-4, -0.1, 0),
             ("float32", "uint8", (0, 1), 0.01, 0.0, 255),
+            ("float32", "int16", (-1, 1), 1e-4, -1, -1),  # indices, as ndvi
         }, name
