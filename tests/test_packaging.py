@@ -176,7 +176,8 @@ def test_wheels_in_an_empty_environment_run_the_demo_outside_the_repository(tmp_
     def darts(*words: str) -> str:
         environment = {"HOME": str(home), "PATH": os.defpath}
         command = [str(python.with_name("darts")), *words]
-        return subprocess.run(command, cwd=home, env=environment, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(command, cwd=home, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout + done.stderr
 
     assert versions["darts-permafrost"] in darts("--version")
     assert "Planted slumps found" in darts("demo", "--size", "512", "--log-plain")
