@@ -35,7 +35,7 @@ app = App(
     help="Find thawing permafrost from space.",
     version=_version,
     help_format="plaintext",
-    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=(), json_list=False),  # "[x" is a file too
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
