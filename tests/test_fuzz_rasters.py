@@ -11,6 +11,7 @@ import rasterio
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rasterio import Affine
+from rasterio._err import CPLE_BaseError  # what its writers raise, unwrapped
 
 from tests.conftest import OPTICAL, results_of, save_tiny_model
 from tests.fuzzing import NASTY_NAMES, Sandbox, check_message, fuzzed, known_error, odd_values, sandbox
@@ -63,7 +64,7 @@ def write_raster(path: Path, profile: dict[str, Any], damage: tuple[str, Any] | 
     try:
         with rasterio.Env(CPL_LOG="/dev/null"), rasterio.open(path, "w", **kept) as file:
             file.write(rng.integers(1, 120, (kept["count"], kept["height"], kept["width"])).astype(dtype))
-    except (rasterio.errors.RasterioError, ValueError, TypeError, OverflowError):
+    except (rasterio.errors.RasterioError, CPLE_BaseError, ValueError, TypeError, OverflowError):
         return False
     if damage is not None:
         spoil(path, *damage)
