@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darts_utils.errors import ConfigError
-from darts_utils.json_text import is_number, parse_json
+from darts_utils.json_text import parse_json
 from darts_utils.names import NAME_BYTES, plain_name
+from darts_utils.numbers import is_number
 from darts_utils.quoting import FIRST, SHOWN, first_line, shown
 
 

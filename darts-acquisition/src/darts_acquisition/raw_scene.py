@@ -16,7 +16,7 @@ from rasterio import Affine
 
 from darts_acquisition.times import iso_utc, parse_utc
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError, MissingDataError, StoreError
-from darts_utils.json_text import is_number
+from darts_utils.numbers import is_number
 from darts_utils.quoting import first_line, shown
 from darts_utils.store import replacing
 

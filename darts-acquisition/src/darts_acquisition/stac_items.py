@@ -20,7 +20,7 @@ from darts_acquisition.scene_ids import baseline_has_offset, parse_cdse_id
 from darts_acquisition.stac_sources import SCL, StacSource
 from darts_acquisition.times import parse_utc
 from darts_utils.errors import ConfigError, MissingBandError, RemoteError
-from darts_utils.json_text import is_number
+from darts_utils.numbers import is_number
 from darts_utils.quoting import shown
 from darts_utils.sun import sun_position
 

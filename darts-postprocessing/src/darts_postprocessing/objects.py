@@ -13,6 +13,7 @@ from darts_postprocessing.masks import Raster, as_bool, check_pixels
 from darts_postprocessing.regions import Regions, find_regions
 from darts_utils.arrays import Device, resolve_array_device, to_device
 from darts_utils.errors import ConfigError, GridMismatchError
+from darts_utils.numbers import is_number
 
 WATER = 6
 """The class of water in a Sentinel-2 scene classification."""
@@ -162,11 +163,6 @@ def check_threshold(threshold: float, name: str = "a probability threshold") -> 
     """
     if not (is_number(threshold) and 0 <= threshold <= 1):
         raise ConfigError(f"{name} lies between 0 and 1; got {threshold!r}")
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a parameter is a number; True and False are none."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _judge(

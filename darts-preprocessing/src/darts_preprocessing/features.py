@@ -14,7 +14,7 @@ from darts_preprocessing.disk_means import Disk, rows_needed
 from darts_preprocessing.indices import calculate_index
 from darts_preprocessing.terrain import TerrainConvention, derivatives, disk_of, elevation_of, relative_elevation
 from darts_utils.arrays import Device, array_namespace, resolve_array_device, to_device
-from darts_utils.bands import BANDS, decode, describe, require_bands
+from darts_utils.bands import BANDS, INDEX_BANDS, decode, describe, require_bands
 from darts_utils.errors import ConfigError, GridMismatchError, MissingBandError
 from darts_utils.grids import align, centre_of, crop, on_grid, pixel_size_m
 from darts_utils.sun import sun_position
@@ -24,7 +24,7 @@ DERIVATIVES = ("slope", "aspect", "hillshade", "curvature")
 DEM_FEATURES = ("dem", "arcticdem_data_mask", "relative_elevation", *DERIVATIVES)
 FEATURES = ("ndvi", *TREND_FEATURES, *DEM_FEATURES)
 """What `preprocess_v2` builds, in this order."""
-INDEX_FEATURES = ("ndvi", "gndvi", "ikaw")
+INDEX_FEATURES = tuple(INDEX_BANDS)
 """Features that are indices of the optical bands."""
 ALL_FEATURES = (*INDEX_FEATURES, *TREND_FEATURES, *DEM_FEATURES)
 """What it can build, in this order; of the indices only `ndvi` if it is not asked for more."""

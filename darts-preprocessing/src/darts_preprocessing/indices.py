@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from darts_utils.arrays import array_namespace
-from darts_utils.bands import BANDS, require_bands
+from darts_utils.bands import BANDS, INDEX_BANDS, require_bands
 from darts_utils.errors import ConfigError
 from darts_utils.threads import on_all_cores
 
@@ -61,14 +61,14 @@ def _difference(first: str, second: str) -> str:
     return f"clip(({first} - {second}) / ({first} + {second}), -1, 1)"
 
 
-_NDVI = _difference("nir", "red")
+_NDVI = _difference(*INDEX_BANDS["ndvi"])
 
 _ROWS = (
     Index(
         name="ndvi", long_name=BANDS["ndvi"].long_name, formula=_NDVI, source="Rouse et al. 1974",
     ),
     Index(
-        name="gndvi", long_name="Green normalized difference vegetation index", formula=_difference("nir", "green"),
+        name="gndvi", long_name=BANDS["gndvi"].long_name, formula=_difference(*INDEX_BANDS["gndvi"]),
         source="Gitelson et al. 1996, doi:10.1016/S0034-4257(96)00072-7",
     ),
     Index(
@@ -80,7 +80,7 @@ _ROWS = (
         source="Gitelson and Merzlyak 1994, doi:10.1016/1011-1344(93)06963-4",
     ),
     Index(
-        name="ikaw", long_name=BANDS["ikaw"].long_name, formula=_difference("red", "blue"),
+        name="ikaw", long_name=BANDS["ikaw"].long_name, formula=_difference(*INDEX_BANDS["ikaw"]),
         source="Kawashima and Nakatani 1998, doi:10.1006/anbo.1997.0544",
     ),
     Index(

@@ -117,6 +117,9 @@ _ROWS = (
 BANDS = MappingProxyType({row.name: row for row in _ROWS})
 """The band table by name, read-only."""
 
+INDEX_BANDS = MappingProxyType({"ndvi": ("nir", "red"), "gndvi": ("nir", "green"), "ikaw": ("red", "blue")})
+"""The indices among the bands of models, each the difference of two bands over their sum."""
+
 _PER_MODEL = ("probabilities", "cut_probabilities", "binarized_segmentation")
 
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from darts_segmentation.training.patch_form import IGNORE, SLUMP
 from darts_segmentation.turns import DIRECTIONS, EIGHT_TURNS
+from darts_utils.bands import INDEX_BANDS
 from darts_utils.errors import ConfigError
 
 WAVELENGTHS_UM = MappingProxyType(
@@ -22,9 +23,6 @@ WAVELENGTHS_UM = MappingProxyType(
     }
 )  # fmt: skip
 """The optical bands, and where their middles lie; near enough for Sentinel-2 and Planet."""
-
-INDICES = MappingProxyType({"ndvi": ("nir", "red"), "gndvi": ("nir", "green"), "ikaw": ("red", "blue")})
-"""Indices that are the difference of two bands over their sum."""
 
 GAIN_OF_SCENE, GAIN_OF_BAND = 0.10, 0.04
 """Standard deviation of the logarithm of the gain that all optical bands share, and of each band's own."""
@@ -79,7 +77,7 @@ class Augmentation:
         self._wavelengths = np.array([WAVELENGTHS_UM[bands[place]] for place in self._optical])
         self._indices = [
             [self.bands.index(band) for band in (name, *pair)]
-            for name, pair in INDICES.items()
+            for name, pair in INDEX_BANDS.items()
             if {name, *pair} <= set(self.bands)
         ]
         self._steps: list[Callable[[np.ndarray, np.random.Generator], None]] = [
@@ -159,7 +157,7 @@ class Augmentation:
 
 def with_origins(bands: Sequence[str], there: Collection[str]) -> tuple[str, ...]:
     """Return bands, and after them those that their indices are made from, as far as they are there."""
-    origins = [band for name in bands if name in INDICES for band in INDICES[name]]
+    origins = [band for name in bands if name in INDEX_BANDS for band in INDEX_BANDS[name]]
     return tuple(dict.fromkeys([*bands, *(band for band in origins if band in there)]))
 
 
