@@ -59,7 +59,7 @@ class World:
         return [
             "--stac.endpoint", self.stac.url, "--stac.s3-endpoint", s3_url,
             "--stac.requests-per-second", "500", "--stac.retries", "1",
-            "--arcticdem-endpoint", self.dem_url, "--ee-url", self.ee.url, "--ee-project", "test-project",
+            "--arcticdem-endpoint", self.dem_url, "--ee-endpoint", self.ee.url, "--ee-project", "test-project",
         ]  # fmt: skip
 
 

@@ -269,7 +269,7 @@ def test_a_killed_overwrite_with_other_options_is_not_taken_for_what_was_there(b
     assert hashes(output) != bench.expected, "it died after the first tile, and before it was written down"
     refused = bench.start(bench.line(output))
     assert refused.wait() == 2, refused.text
-    assert "made with other options or models (t0, t1, t4): mmu was 33, now 32" in refused.flat
+    assert "made with other options or models (t0, t1, t4): min_object_size was 33, now 32" in refused.flat
     bench.check_ends_well(output, "--overwrite")
 
 

@@ -31,7 +31,7 @@ AREA = gpd.GeoSeries([box(500_000, 7_700_000 - 10 * SIDE, 500_000 + 10 * SIDE, 7
 (AROUND,) = AREA.to_crs("EPSG:4326")
 CREATE = (
     "--raw-data-source", "import", "--offline", "--bands", "red", "nir", "--patch-size", "8", "--max-days", "100000",
-    "--max-cloud", "1", "--min-cover", "0",
+    "--max-cloud-cover", "100", "--min-cover", "0",
 )  # fmt: skip
 
 

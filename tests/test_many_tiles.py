@@ -163,7 +163,7 @@ def test_other_options_are_refused_and_named(run: Callable, tmp_path: Path) -> N
     assert run(output, tiles=TILES[:2]).code == 0
     refused = run(output, "--min-object-size", "5", tiles=TILES[:3])
     assert refused.code == 2
-    assert "2 tiles made with other options or models (t0, t1): mmu was 32, now 5" in refused.flat
+    assert "2 tiles made with other options or models (t0, t1): min_object_size was 32, now 5" in refused.flat
     assert "--overwrite" in refused.flat
     assert len([record for record in read_ledgers(output) if isinstance(record, RunStart)]) == 1
     assert run(output, "--min-object-size", "5", "--overwrite", tiles=TILES[:2]).code == 0

@@ -100,7 +100,8 @@ def test_label_files_become_a_dataset_and_a_training_is_tested(
     shutil.copytree(site.folder, tmp_path / "site")
     dataset, run, site_folder = tmp_path / "dataset", tmp_path / "run", tmp_path / "site"
     words = f"train create-dataset sentinel2 {dataset} --labels {site_folder} --offline --bands red nir ndvi".split()
-    words += f"--patch-size 64 --max-cloud 1 --min-cover 0 --large-dir {site_folder} --fast-dir {site_folder}".split()
+    words += f"--large-dir {site_folder} --fast-dir {site_folder}".split()
+    words += ["--patch-size", "64", "--max-cloud-cover", "100", "--min-cover", "0"]
     assert run_command_line(words) == 0
     assert "16 patches of 1 samples are added" in capsys.readouterr().out
     assert run_command_line(words) == 0

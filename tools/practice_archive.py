@@ -88,7 +88,7 @@ def practice_archive(folder: Path, size: int = 1024, years: Sequence[int] = (202
         engine = stack.enter_context(earth_engine_server(_trends(landscape, years)))
         settings = {
             "darts-dir": str(folder), "aoi-file": str(folder / "area.gpkg"), "years": list(years), "device": "cpu",
-            "ee-project": "practice", "ee-url": engine.url, "arcticdem-endpoint": dem_stac.url,
+            "ee-project": "practice", "ee-endpoint": engine.url, "arcticdem-endpoint": dem_stac.url,
             "stac": {"endpoint": stac.url, "s3-endpoint": s3.endpoint},
         }  # fmt: skip
         access, secret = s3.keys

@@ -42,7 +42,7 @@ def server(bands, valid):
 def source(server):
     server.clear()
     return EarthEngineSource(
-        project="test-project", url=server.url, retries=1, retry_wait_s=0, requests_per_second=None
+        project="test-project", endpoint=server.url, retries=1, retry_wait_s=0, requests_per_second=None
     )
 
 
@@ -76,14 +76,14 @@ def test_connecting_twice_asks_once(server, source, disconnected):
     asked = len(server.requests)
     assert asked > 0
     connect(source)
-    init_ee("test-project", url=server.url)
+    init_ee("test-project", endpoint=server.url)
     asked_with_other_settings = len(server.requests)
     connect(EarthEngineSource())
     assert len(server.requests) == asked_with_other_settings
 
 
 def test_init_ee_connects_for_all_that_follows(server, disconnected):
-    init_ee("test-project", url=server.url)
+    init_ee("test-project", endpoint=server.url)
     assert compute_value(EarthEngineSource(), "a number", _ee().Number(7)) == 7
     assert all("/projects/test-project/" in path for _, path in server.requests if path.endswith("value:compute"))
 
@@ -91,7 +91,7 @@ def test_init_ee_connects_for_all_that_follows(server, disconnected):
 def test_another_project_connects_anew(server, source, disconnected):
     connect(source)
     server.clear()
-    connect(EarthEngineSource(project="other-project", url=server.url))
+    connect(EarthEngineSource(project="other-project", endpoint=server.url))
     assert ("GET", "/v1alpha/projects/other-project/algorithms") in [
         (method, path.replace("/v1/", "/v1alpha/")) for method, path in server.requests
     ]
@@ -105,7 +105,7 @@ def test_a_connection_that_the_user_made_is_used(server, source, disconnected):
 
 def test_without_a_project_the_error_names_the_option(server, disconnected):
     with pytest.raises(ConfigError, match="give ee_project"):
-        init_ee(None, url=server.url)
+        init_ee(None, endpoint=server.url)
 
 
 def test_without_credentials_the_error_says_how_to_get_them(monkeypatch, tmp_path, disconnected):
@@ -118,7 +118,7 @@ def test_without_credentials_the_error_says_how_to_get_them(monkeypatch, tmp_pat
 
 
 def test_a_server_that_is_not_there_is_one_clear_error(disconnected):
-    source = EarthEngineSource(project="test-project", url="http://127.0.0.1:9", retries=1, retry_wait_s=0)
+    source = EarthEngineSource(project="test-project", endpoint="http://127.0.0.1:9", retries=1, retry_wait_s=0)
     with pytest.raises(RemoteError, match=r"connecting.*2 tries"):
         connect(source)
     with pytest.raises(RemoteError, match=r"connecting.*2 tries"):
@@ -127,7 +127,7 @@ def test_a_server_that_is_not_there_is_one_clear_error(disconnected):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"url": "127.0.0.1"}, {"connections": 0}, {"timeout_s": 0}, {"retries": -1}, {"collection": ""},
+    [{"endpoint": "127.0.0.1"}, {"connections": 0}, {"timeout_s": 0}, {"retries": -1}, {"collection": ""},
      {"requests_per_second": 0}, {"retry_wait_s": -1}],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(wrong):
@@ -138,7 +138,7 @@ def test_settings_that_cannot_work_are_refused(wrong):
 def test_the_high_volume_endpoint_is_the_default():
     assert EarthEngineSource().address == "https://earthengine-highvolume.googleapis.com"
     assert EarthEngineSource(use_highvolume=False).address is None
-    assert EarthEngineSource(url="http://127.0.0.1:1/").address == "http://127.0.0.1:1"
+    assert EarthEngineSource(endpoint="http://127.0.0.1:1/").address == "http://127.0.0.1:1"
 
 
 def test_pixels_come_as_they_are_and_masked_ones_are_zero(image, bands, valid, source):

@@ -60,7 +60,7 @@ def proxy(running_proxy):
 @pytest.fixture
 def source(proxy):
     source = EarthEngineSource(
-        project="test-project", url=proxy.url, retries=2, retry_wait_s=0.01, requests_per_second=None
+        project="test-project", endpoint=proxy.url, retries=2, retry_wait_s=0.01, requests_per_second=None
     )
     connect(source)
     proxy.clear()
@@ -260,7 +260,7 @@ def test_several_tiles_are_in_flight_but_no_more_than_allowed(tmp_path, image, m
         earth_engine_server({f"{COLLECTION}/{SCENE}": image}) as server,
         fault_proxy(server.url, latency_s=0.05) as proxy,
     ):
-        source = EarthEngineSource(project="test-project", url=proxy.url, connections=5, requests_per_second=None)
+        source = EarthEngineSource(project="test-project", endpoint=proxy.url, connections=5, requests_per_second=None)
         _download(SCENE, tmp_path, source)
         assert 4 <= proxy.max_in_flight <= 5
     _assert_whole(tmp_path, image)
@@ -282,7 +282,7 @@ def test_a_download_that_is_killed_leaves_no_scene_and_the_next_one_makes_it_who
     monkeypatch.setattr(earth_engine_pixels, "TILE_PX", 20)
     server = earth_engine_server({f"{COLLECTION}/{SCENE}": image})
     with server as running, fault_proxy(running.url, latency_s=0.02) as proxy:
-        source = EarthEngineSource(project="test-project", url=proxy.url, connections=4, requests_per_second=None)
+        source = EarthEngineSource(project="test-project", endpoint=proxy.url, connections=4, requests_per_second=None)
         child = multiprocessing.get_context("fork").Process(target=_download, args=(SCENE, tmp_path, source))
         child.start()
         while _asked(proxy, PIXELS) < requests_before:

@@ -84,13 +84,13 @@ def server():
 @pytest.fixture
 def source(server):
     server.clear()
-    return EarthEngineSource(project="test-project", url=server.url, retries=0, requests_per_second=None)
+    return EarthEngineSource(project="test-project", endpoint=server.url, retries=0, requests_per_second=None)
 
 
 @pytest.fixture
 def superseded(server):
     return EarthEngineSource(
-        project="test-project", url=server.url, collection=SUPERSEDED, retries=0, requests_per_second=None
+        project="test-project", endpoint=server.url, collection=SUPERSEDED, retries=0, requests_per_second=None
     )
 
 
@@ -130,7 +130,7 @@ def test_a_missing_optical_pixel_has_quality_zero(tmp_path, source):
 def test_what_the_store_has_asks_nothing_of_the_network(tmp_path, source, server):
     first = load_gee_s2_sr_scene(SCENE, store=tmp_path, device="cpu", source=source)
     server.clear()
-    nowhere = EarthEngineSource(project="x", url="http://127.0.0.1:9", retries=0)
+    nowhere = EarthEngineSource(project="x", endpoint="http://127.0.0.1:9", retries=0)
     for again in (source, nowhere):
         assert load_gee_s2_sr_scene(SCENE, store=tmp_path, device="cpu", source=again).identical(first)
         download_gee_s2_sr_scene(SCENE, tmp_path, source=again)
@@ -319,14 +319,14 @@ def test_of_two_baselines_of_one_acquisition_the_newer_stays():
         f"{HARMONIZED}/{other}": _image(other, PRODUCT_ID=product.replace("T194909", "T203909").format("0509")),
     }
     with earth_engine_server(images) as server:
-        source = EarthEngineSource(project="test-project", url=server.url, retries=0)
+        source = EarthEngineSource(project="test-project", endpoint=server.url, retries=0)
         assert _ids(tiles=["08WMA"], years=[2023], source=source) == [new, other]
 
 
 def test_a_description_without_time_or_grid_is_an_error_that_names_the_scene():
     images = {f"{HARMONIZED}/{SCENE}": _image(SCENE, **{"system:time_start": None})}
     with earth_engine_server(images) as server:
-        source = EarthEngineSource(project="test-project", url=server.url, retries=0)
+        source = EarthEngineSource(project="test-project", endpoint=server.url, retries=0)
         with pytest.raises(RemoteError, match=rf"{SCENE}.*system:time_start"):
             search_gee_s2_sr(tiles=["08WMA"], source=source)
 

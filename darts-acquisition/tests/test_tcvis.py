@@ -64,7 +64,7 @@ def server():
 @pytest.fixture
 def source(server):
     server.clear()
-    return EarthEngineSource(project="test-project", url=server.url, retries=0, requests_per_second=None)
+    return EarthEngineSource(project="test-project", endpoint=server.url, retries=0, requests_per_second=None)
 
 
 def _fill(path, target=TILE, buffer=20) -> da.Cube:
@@ -182,7 +182,7 @@ def test_an_asset_that_is_no_image_is_refused(tmp_path, server):
         proxy.faults(
             Fault(rf"GET .*{ASSETS[2022]}", "status", status=200, body=described, content_type="application/json")
         )
-        source = EarthEngineSource(project="test-project", url=proxy.url, retries=0, requests_per_second=None)
+        source = EarthEngineSource(project="test-project", endpoint=proxy.url, retries=0, requests_per_second=None)
         with pytest.raises(RemoteError, match=rf"{ASSETS[2022]}.*TABLE"):
             download_tcvis(WIDE_TILE, tmp_path, 2021, source=source)
 
@@ -220,7 +220,7 @@ def test_chunks_that_cannot_be_had_are_an_error_and_never_filled(tmp_path, serve
     chunks = cube.missing(WIDE_TILE)
     with fault_proxy(server.url) as proxy:
         source = EarthEngineSource(
-            project="test-project", url=proxy.url, retries=1, retry_wait_s=0, requests_per_second=None
+            project="test-project", endpoint=proxy.url, retries=1, retry_wait_s=0, requests_per_second=None
         )
         connect(source)
         # The first chunk comes through at its second try; whatever is asked for afterwards does not.

@@ -162,8 +162,8 @@ def test_tiles_of_different_models_and_thresholds_are_told(tmp_path, caplog):
         tags = {"DARTS_binarizethreshold": threshold, "DARTS_mmu": 32, "DARTS_growthreshold": None}
         write_tile(run, name, "2021-07-01", [square(left, 0, 10)], tags=tags, threshold=threshold, model=model)
     summary, level1, *_ = merge(tmp_path)
-    assert summary.mixed == ("binarizethreshold: 0.3, 0.5",)
-    assert "binarizethreshold: 0.3, 0.5" in caplog.text
+    assert summary.mixed == ("binarization_threshold: 0.3, 0.5",)
+    assert "binarization_threshold: 0.3, 0.5" in caplog.text
     rows = level1.set_index("tile_ids")
     assert rows.model.to_dict() == {"a;b": "ensemble;unet", "c": "ensemble"}
     assert np.isnan(rows.threshold["a;b"])
@@ -199,7 +199,7 @@ def test_the_same_tiles_give_the_same_bytes_whatever_the_batches(tmp_path):
         pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(other))
 
 
-@pytest.mark.parametrize("wrong", [{"drift_m": -1}, {"drift_m": 1e9}, {"least_share": 0}, {"least_share": np.nan}])
+@pytest.mark.parametrize("wrong", [{"drift_m": -1}, {"drift_m": 1e9}, {"min_share": 0}, {"min_share": np.nan}])
 def test_a_rule_that_cannot_match_is_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong)).removesuffix("_m")):
         Matching(**wrong)

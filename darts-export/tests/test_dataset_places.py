@@ -1,6 +1,7 @@
 """The antimeridian, the pole, the south, two zones, coverage, and the tables as files."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -215,6 +216,13 @@ def test_every_file_is_what_it_says(tmp_path):
         assert package.crs.to_epsg() == 4326
         with closing(sqlite3.connect(out / f"{name}.gpkg")) as database:
             assert database.execute("PRAGMA user_version").fetchone() == (10200,)  # newer ones make QGIS warn
+            ((layer, geometry, style),) = database.execute(
+                "SELECT f_table_name, f_geometry_column, styleQML FROM layer_styles WHERE useAsDefault"
+            )
+            assert layer == name
+            assert database.execute("SELECT column_name FROM gpkg_geometry_columns").fetchone() == (geometry,)
+            drawn_by = re.search(r'renderer-v2 type="\w+" attr="(\w+)"', style)
+            assert drawn_by is None if name == "slumps" else drawn_by[1] in {column.name for column in columns}
     assert {asset["href"] for asset in json.loads((out / "collection.json").read_text())["assets"].values()} == {
         f"./{path.name}" for path in out.iterdir() if path.name != "collection.json"
     }

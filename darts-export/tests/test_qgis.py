@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from darts_export import DEFAULT_BANDS, export_tile
+from darts_export.dataset import merge_outputs
 
 pytestmark = pytest.mark.servers
 
@@ -27,9 +28,14 @@ for path in sys.argv[1:]:
     row = {"valid": layer.isValid(), "crs": layer.crs().authid()}
     if vector:
         renderer = layer.renderer()
-        row |= {"renderer": renderer.type(), "by": renderer.classAttribute(), "rows": layer.featureCount()}
-        symbols = renderer.ranges() if renderer.type() == "graduatedSymbol" else renderer.categories()
-        row["colours"] = [symbol.symbol().color().getRgb()[:3] for symbol in symbols]
+        row |= {"renderer": renderer.type(), "rows": layer.featureCount()}
+        if renderer.type() == "singleSymbol":
+            symbols = [renderer.symbol()]
+        else:
+            row["by"] = renderer.classAttribute()
+            classes = renderer.ranges() if renderer.type() == "graduatedSymbol" else renderer.categories()
+            symbols = [one.symbol() for one in classes]
+        row["colours"] = [symbol.color().getRgb()[:3] for symbol in symbols]
     found[path.rsplit("/", 1)[-1]] = row
 print(json.dumps(found))
 """
@@ -69,6 +75,21 @@ def test_qgis_opens_every_file_with_the_colours_of_the_thumbnail(tile, tmp_path)
     assert len(colours) == 6
     assert found["prediction_extent.gpkg"]["renderer"] == "categorizedSymbol"
     assert found["prediction_extent.gpkg"]["rows"] == 2
+
+
+def test_qgis_opens_the_dataset_with_its_styles(tile, tmp_path):
+    export_tile(tile, tmp_path / "run" / "tile", ["polygonized", "extent"])
+    merge_outputs([tmp_path / "run"], tmp_path / "dataset")
+    found = looked_at(sorted((tmp_path / "dataset").glob("*.gpkg")))
+    assert all(row["valid"] and row["crs"] == "EPSG:4326" for row in found.values())
+    assert {name: (row["renderer"], row.get("by")) for name, row in found.items()} == {
+        "level1.gpkg": ("graduatedSymbol", "pval_mean"),
+        "level2.gpkg": ("graduatedSymbol", "pval_mean"),
+        "slumps.gpkg": ("singleSymbol", None),
+        "coverage.gpkg": ("categorizedSymbol", "kind"),
+    }
+    assert found["slumps.gpkg"]["rows"] == 2
+    assert found["slumps.gpkg"]["colours"] == [[235, 0, 90]]
 
 
 def test_qgis_opens_files_without_objects_too(tile, tmp_path):

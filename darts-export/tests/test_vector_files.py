@@ -10,7 +10,7 @@ import pyogrio
 import pytest
 
 from darts_export.preview import RAMP
-from darts_export.styles import extent_style, segment_style
+from darts_export.styles import extent_style, probability_style
 from darts_export.vector_files import write_geopackage, write_parquet
 from darts_export.vectors import segments
 
@@ -37,15 +37,15 @@ def test_the_schema_of_geoparquet_holds_the_tags_as_json(frame, tmp_path):
 def test_a_geopackage_carries_the_default_style_of_its_layer(frame, tmp_path):
     for rows in (frame, frame.iloc[:0]):
         path = tmp_path / f"s{len(rows)}.gpkg"
-        write_geopackage(path, rows, segment_style())
+        write_geopackage(path, rows, probability_style("mean"))
         assert len(pyogrio.read_dataframe(path, layer=path.stem)) == len(rows)
         with closing(sqlite3.connect(path)) as database:
             query = "SELECT f_table_name, f_geometry_column, useAsDefault, styleQML FROM layer_styles"
-            assert database.execute(query).fetchall() == [(path.stem, "geom", 1, segment_style())]
+            assert database.execute(query).fetchall() == [(path.stem, "geom", 1, probability_style("mean"))]
 
 
 def test_segments_are_coloured_as_in_the_thumbnail():
-    style = segment_style()
+    style = probability_style("mean")
     limits = re.findall(r'<range lower="([\d.]+)" upper="([\d.]+)"', style)
     assert limits[0][0] == "0.0"
     assert limits[-1] == ("0.9", "1.0")

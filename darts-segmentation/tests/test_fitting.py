@@ -252,7 +252,7 @@ def test_patches_of_one_kind_only_are_told(dataset: Path, tmp_path: Path, caplog
         ({"model_arguments": {"depth": 1}}, "cannot be built"),
         ({"normalization": {"blue": (0, 1)}}, "'blue' is not among the bands"),
         ({"losses": {"cross": 1.0}}, "'cross' is unknown"),
-        ({"threshold": 0.12345}, "threshold"),
+        ({"binarization_threshold": 0.12345}, "threshold"),
         ({"card": {"made": Path()}}, "card must be of plain values"),
         ({"encoder_weights": Path("nowhere.pt")}, "nowhere.pt is not there; nothing is downloaded"),
         ({"datasets": [Path("nowhere")]}, "nowhere"),

@@ -161,7 +161,7 @@ def test_a_footprint_without_an_outline_is_the_whole_scene(tmp_path: Path) -> No
 def test_options_shape_the_patches(tmp_path: Path) -> None:
     write_stored(tmp_path / "store", "s", cloud=0.5)
     labels, source = label_set(tmp_path, {"img": BOX}), imported(tmp_path / "store")
-    match = MatchOptions(max_cloud=1)
+    match = MatchOptions(max_cloud_cover=100)
 
     def made(name: str, **changes: object) -> PatchDataset:
         options = CreateOptions(**{"bands": ["red", "ndvi"], "patch_size": 24, "min_labelled": 0.01, **changes})
@@ -172,9 +172,9 @@ def test_options_shape_the_patches(tmp_path: Path) -> None:
     assert len(made("positive", keep_negative=False)) == (every.metadata.positive_share > 0).sum() < len(every)
     assert len(made("labelled", min_labelled=0.8)) == (every.metadata.labelled_share >= 0.8).sum() < len(every)
     assert len(made("overlapping", overlap=16)) > len(every)
-    _, cloudy = mosaic(made("clouds", min_quality=1), "img@s", GRID.shape.yx)
+    _, cloudy = mosaic(made("clouds", quality_level=1), "img@s", GRID.shape.yx)
     np.testing.assert_array_equal(cloudy[4:84, 4:110], true_slumps()[4:84, 4:110])
-    _, ringed = mosaic(made("ring", min_quality=1, label_buffer_m=20), "img@s", GRID.shape.yx)
+    _, ringed = mosaic(made("ring", quality_level=1, label_buffer_m=20), "img@s", GRID.shape.yx)
     np.testing.assert_array_equal(ringed == 1, cloudy == 1)
     assert 50 < (ringed == 2).sum() < 400
 
@@ -325,7 +325,7 @@ def test_bands_that_cannot_be_made_are_named_before_anything_is_loaded(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"bands": []}, {"bands": ["red", "red"]}, {"overlap": 256}, {"min_labelled": 2}, {"min_quality": 3},
+    [{"bands": []}, {"bands": ["red", "red"]}, {"overlap": 256}, {"min_labelled": 2}, {"quality_level": 3},
      {"label_buffer_m": -1}, {"patch_size": 0, "overlap": 0}],
 )  # fmt: skip
 def test_options_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
@@ -369,7 +369,7 @@ def test_an_archive_is_searched_around_each_footprint(tmp_path: Path) -> None:
     assert matches.scene_id.tolist() == ["S2A_T08WMB_20210819T204021_L2A"]
     # The servers are gone; what was fetched is enough.
     offline = Sentinel2Pipeline(raw_data_source="earth-search", raw_data_store=tmp_path / "store", offline=True)
-    loose = MatchOptions(max_cloud=1, min_cover=0)
+    loose = MatchOptions(max_cloud_cover=100, min_cover=0)
     create_dataset(tmp_path / "ds2", label_set(tmp_path, {"img": BOX}), sentinel2_scenes(offline), options, loose)
     assert content(tmp_path / "ds2") == content(tmp_path / "ds")
 

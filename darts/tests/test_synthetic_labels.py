@@ -19,7 +19,7 @@ from darts_utils.errors import ConfigError
 SEED, SIZE = 6, 256
 BANDS = ["red", "nir", "ndvi", "tc_wetness", "relative_elevation", "slope", "hillshade", "curvature"]
 OPTIONS = CreateOptions(bands=BANDS, patch_size=96, overlap=16, min_labelled=0)
-ANYTHING = MatchOptions(min_cover=0, max_cloud=1)
+ANYTHING = MatchOptions(min_cover=0, max_cloud_cover=100)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_clouds_are_to_be_ignored_pixel_by_pixel(tmp_path: Path) -> None:
     cloudy = write_synthetic_site(tmp_path / "site", 8, SIZE)
     landscape = generate_landscape(8, SIZE)
     labels = read_labels(LabelOptions(labels=[cloudy.folder]))
-    options = CreateOptions(bands=["red"], patch_size=SIZE, min_labelled=0, min_quality=1)
+    options = CreateOptions(bands=["red"], patch_size=SIZE, min_labelled=0, quality_level=1)
     create_dataset(tmp_path / "ds", labels, cloudy.scenes(), options, ANYTHING)
     expected = (landscape.truth > 0).astype("uint8")
     cloud = np.isin(landscape.scl, (8, 9))
@@ -88,7 +88,7 @@ def test_a_part_of_a_scene_has_the_features_that_the_whole_scene_has(
     part = whole.geometry[0].intersection(gpd.GeoSeries.from_xy([corner[0] + 900], [corner[1] + 1100]).buffer(700)[0])
     fewer = labels.footprints.set_geometry(gpd.GeoSeries([part], crs="EPSG:32608").to_crs("EPSG:4326"))
     options = CreateOptions(
-        bands=[*BANDS, "aspect"], patch_size=64, min_labelled=0.01, min_quality=1, terrain_convention=convention
+        bands=[*BANDS, "aspect"], patch_size=64, min_labelled=0.01, quality_level=1, terrain_convention=convention
     )
     create_dataset(tmp_path / "ds", type(labels)(labels.labels, fewer), site.scenes(), options, ANYTHING)
     create_dataset(tmp_path / "whole", labels, site.scenes(), options, ANYTHING)

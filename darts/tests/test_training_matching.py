@@ -14,7 +14,7 @@ from darts_utils.errors import ConfigError, StoreError
 
 DAY = pd.Timestamp("2021-07-12", tz="UTC")
 AREA = shapely.box(-136, 68, -135, 69)
-OPTIONS = MatchOptions(max_days=7, min_cover=0.5, max_cloud=0.3)
+OPTIONS = MatchOptions(max_days=7, min_cover=0.5, max_cloud_cover=30)
 shares = st.floats(0, 1)
 
 
@@ -192,7 +192,7 @@ def test_a_label_of_a_day_is_as_long_as_the_day() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_days": -1}, {"min_cover": 1.1}, {"max_cloud": -0.1}, {"max_days": float("nan")}]
+    "wrong", [{"max_days": -1}, {"min_cover": 1.1}, {"max_cloud_cover": -1}, {"max_days": float("nan")}]
 )
 def test_limits_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -129,7 +129,7 @@ def test_low_quality_is_ignored(lowest: int, ignored: list[int]) -> None:
     grid = GRIDS["north"]
     quality = np.random.default_rng(1).integers(0, 3, grid.shape.yx).astype("uint8")
     slump = polygon(grid, CORNERS)
-    target = make_target(grid, labels([slump]), None, quality, min_quality=lowest)
+    target = make_target(grid, labels([slump]), None, quality, quality_level=lowest)
     np.testing.assert_array_equal(target, np.where(np.isin(quality, ignored), 2, inside(grid, slump)))
 
 

@@ -16,14 +16,14 @@ __all__ = ["GEE_SOURCE", "EarthEngineSource", "compute_value", "connect", "get_a
 
 
 def init_ee(
-    project: str | None, use_highvolume: bool = True, *, url: str | None = None, credentials: Any = None
+    project: str | None, use_highvolume: bool = True, *, endpoint: str | None = None, credentials: Any = None
 ) -> None:
     """Connect to Earth Engine, once a process and project; what needs it later does so itself otherwise.
 
     Args:
         project: the Google Cloud project that requests are counted on; None: that of the credentials.
         use_highvolume: use the endpoint for many small requests.
-        url: address of another service.
+        endpoint: address of another service.
         credentials: google.auth credentials; None: those of `earthengine authenticate`, else Google's application
             default (a service account's key file).
 
@@ -31,7 +31,9 @@ def init_ee(
         ConfigError: there are no credentials, or no project.
         RemoteError: the service cannot be reached, or refuses.
     """
-    connect(EarthEngineSource(project=project, use_highvolume=use_highvolume, url=url, credentials=credentials))
+    connect(
+        EarthEngineSource(project=project, use_highvolume=use_highvolume, endpoint=endpoint, credentials=credentials)
+    )
 
 
 def connect(source: EarthEngineSource = GEE_SOURCE) -> None:
@@ -46,7 +48,7 @@ def connect(source: EarthEngineSource = GEE_SOURCE) -> None:
         if ee.data.is_initialized():
             if _connected is not None and _serves(_connected, source):
                 return
-            if _connected is None and source.project is None and source.url is None:
+            if _connected is None and source.project is None and source.endpoint is None:
                 _adopt(source)
                 return
         _connected = None
@@ -81,7 +83,7 @@ _connected: EarthEngineSource | None = None
 
 def _serves(connected: EarthEngineSource, source: EarthEngineSource) -> bool:
     """Whether the present connection is what `source` asks for; without a project and address, any is."""
-    if source.project is None and source.url is None:
+    if source.project is None and source.endpoint is None:
         return True
     return (
         connected.project,
@@ -111,7 +113,7 @@ def _credentials(source: EarthEngineSource) -> Any:
 
     if source.credentials is not None:
         return source.credentials
-    if source.url is not None and urlsplit(source.url).hostname in ("127.0.0.1", "localhost", "::1"):
+    if source.endpoint is not None and urlsplit(source.endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
         from google.auth.credentials import AnonymousCredentials
 
         return AnonymousCredentials()

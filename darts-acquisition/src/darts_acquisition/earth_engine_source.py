@@ -20,7 +20,7 @@ class EarthEngineSource:
     """The Google Cloud project that requests are counted on; None: that of `init_ee`, else of the credentials."""
     use_highvolume: bool = True
     """Use the endpoint for many small requests."""
-    url: str | None = None
+    endpoint: str | None = None
     """Address of another service; a loopback address without credentials is asked anonymously."""
     credentials: Any = None
     """google.auth credentials; None: those of `earthengine authenticate`, else Google's application default."""
@@ -36,8 +36,8 @@ class EarthEngineSource:
     """Wait before the first of these; doubles each time, up to a minute. A longer `Retry-After` is obeyed."""
 
     def __post_init__(self) -> None:
-        if self.url is not None and not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"Earth Engine source {self.name}: url needs http(s)://, got {self.url!r}")
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ConfigError(f"Earth Engine source {self.name}: endpoint needs http(s)://, got {self.endpoint!r}")
         if not self.collection or not isinstance(self.collection, str):
             raise ConfigError(f"Earth Engine source {self.name}: collection must be given")
         for name in ("connections", "timeout_s"):
@@ -51,7 +51,7 @@ class EarthEngineSource:
     @property
     def address(self) -> str | None:
         """Address for the client; None: its default."""
-        return (self.url or "").rstrip("/") or (HIGH_VOLUME_URL if self.use_highvolume else None)
+        return (self.endpoint or "").rstrip("/") or (HIGH_VOLUME_URL if self.use_highvolume else None)
 
 
 GEE_SOURCE = EarthEngineSource()

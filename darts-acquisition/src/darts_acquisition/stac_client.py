@@ -200,7 +200,7 @@ class _RetryingIO(StacApiIO):
                 else:
                     return parse_json(response.content)
             except _PASSING_FAILURES as error:
-                cause = _reason(error)
+                cause = f"{_reason(error)}; check the network, and the address"
             except requests.exceptions.RequestException as error:
                 raise RemoteError(self._failure(href, method, _reason(error), n + 1)) from None  # may hold the address
             except ValueError as error:

@@ -16,11 +16,12 @@ from darts_export.metadata import PREFIX, as_text
 from darts_export.rasters import tile_geobox, write_raster
 from darts_utils.arrays import to_host
 from darts_utils.layers import object_suffix
+from darts_utils.option_tags import TAGS
 
 ENSEMBLE = "ensemble"
 """`model` of the objects found on the mean of all models."""
 
-THRESHOLD_TAG = f"{PREFIX}binarizethreshold"
+THRESHOLD_TAG = f"{PREFIX}{TAGS['binarization_threshold']}"
 """Tag that names the threshold of the main layers."""
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from darts_export import preview, vectors
 from darts_export.export import Export
 from darts_export.metadata import write_metadata
-from darts_export.styles import extent_style, segment_style
+from darts_export.styles import extent_style, probability_style
 from darts_export.vector_files import write_geopackage, write_parquet
 from darts_utils.bands import BANDS, band
 from darts_utils.errors import ConfigError, MissingBandError
@@ -145,7 +145,7 @@ def _write_polygonized(export: Export) -> None:
             suffix = object_suffix(model, threshold)
             found = export.objects_of(model, threshold)
             write_parquet(export.folder / f"prediction_segments{suffix}.parquet", found, export.tags)
-            write_geopackage(export.folder / f"prediction_segments{suffix}.gpkg", found, segment_style())
+            write_geopackage(export.folder / f"prediction_segments{suffix}.gpkg", found, probability_style("mean"))
             cut = export.cut_objects_of(model, threshold)
             write_parquet(export.folder / f"prediction_cut_segments{suffix}.parquet", cut, export.tags)
 

@@ -1,4 +1,4 @@
-"""How QGIS draws the polygons: segments by probability, the extent by what was seen and what was seen clear."""
+"""How QGIS draws polygons: slumps by probability or by their outlines, extents by what was seen and seen clear."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,8 +15,8 @@ CLEAR = (70, 130, 180)
 Colour = tuple[int, int, int]
 
 
-def segment_style() -> str:
-    """Return the QML style of segments: classes of `mean` in the colours of the thumbnail."""
+def probability_style(column: str) -> str:
+    """Return the QML style of slumps with their mean probability in a column: classes in the thumbnail's colours."""
     classes, colours = [], []
     for number, (low, high) in enumerate(pairwise(STOPS)):
         label = f"{low:.0%} – {high:.0%}" if low else f"below {high:.0%}"
@@ -24,8 +24,13 @@ def segment_style() -> str:
             f'<range lower="{low}" upper="{high}" symbol="{number}" label={quoteattr(label)} render="true"/>'
         )
         colours.append(colour_of((max(low, STOPS[1]) + high) / 2))
-    head = 'type="graduatedSymbol" attr="mean" graduatedMethod="GraduatedColor"'
+    head = f'type="graduatedSymbol" attr="{column}" graduatedMethod="GraduatedColor"'
     return _qml(head, f"<ranges>{''.join(classes)}</ranges>", [_fill(colour, 90) for colour in colours])
+
+
+def outline_style() -> str:
+    """Return the QML style of slumps that have no one probability: their outlines."""
+    return _qml('type="singleSymbol"', "", [_fill(colour_of(1.0), 0)])
 
 
 def extent_style() -> str:

@@ -24,6 +24,7 @@ from darts_export import expected_files, export_tile, missing_outputs
 from darts_postprocessing import prepare_export
 from darts_preprocessing import preprocess_v2
 from darts_utils.arrays import to_host
+from darts_utils.option_tags import TAGS
 
 logger = logging.getLogger("darts.plan")
 
@@ -234,28 +235,13 @@ class Plan:
 
     def _metadata_options(self) -> dict[str, Any]:
         o = self.options
-        return {
+        told = {tag: getattr(o, option) for option, tag in TAGS.items()}
+        if o.edge_erosion_size is None:
+            told[TAGS["edge_erosion_size"]] = o.mask_erosion_size
+        return told | {
             "modelfiles": ",".join(self.ensemble.model_names),
             "modelchecksums": ",".join(f"{name}:{sha}" for name, sha in self.ensemble.checksums.items()),
-            "tpiouter": o.tpi_outer_radius,
-            "tpiinner": o.tpi_inner_radius,
             "terrainconvention": self.ensemble.terrain_convention,
-            "patchsize": o.patch_size,
-            "overlap": o.overlap,
-            "batchsize": o.batch_size,
-            "reflection": o.reflection,
             "precision": ",".join(sorted(set(self.ensemble.precisions.values()))),
-            "runtime": o.runtime,
-            "augment": o.augment,
-            "modelweights": None if o.model_weights is None else dict(o.model_weights),
-            "binarizethreshold": o.binarization_threshold,
-            "morethresholds": list(o.more_thresholds),
-            "growthreshold": o.grow_threshold,
-            "maskerosion": o.mask_erosion_size,
-            "edgeerosion": o.mask_erosion_size if o.edge_erosion_size is None else o.edge_erosion_size,
-            "mmu": o.min_object_size,
-            "minarea": o.min_object_area,
-            "maxwatershare": o.max_water_share,
-            "qualitymask": o.quality_level,
             "version": __version__,
         }

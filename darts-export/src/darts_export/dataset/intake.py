@@ -19,13 +19,15 @@ from darts_export.dataset.spill import Counts, SpillFile, cells_of_boxes, write_
 from darts_export.dataset.tile_folders import TileFolder
 from darts_export.dataset.tile_reading import DEFAULT_MIN_OBJECT_PX, NUMBERS, TilePolygons, read_tile
 from darts_utils.errors import StoreError
+from darts_utils.option_tags import TAGS
 
 TILES_AT_ONCE = 128
 ROWS_AT_ONCE = 50_000
 LONGEST_EXTENT_EDGE_PX = 100
 
-MAIN_THRESHOLD = "binarizethreshold"
-SETTINGS = ("modelchecksums", MAIN_THRESHOLD, "growthreshold", "mmu", "minarea", "maxwatershare")
+MAIN_THRESHOLD = TAGS["binarization_threshold"]
+_OPTIONS = ("binarization_threshold", "grow_threshold", "min_object_size", "min_object_area", "max_water_share")
+SETTINGS = ("modelchecksums", *(TAGS[option] for option in _OPTIONS))
 """What a run's files say of how objects were found, and tiles of one dataset should have in common."""
 
 Map = Callable[..., Iterator[Any]]
@@ -148,7 +150,7 @@ def _describe(polygons: TilePolygons, number: int, reach_m: float, folder: Path)
         {name: values[row] for name, values in columns.items()}
         | {"geometry": pa.array(shapely.to_wkb(polygons.geometry), pa.binary()).take(pa.array(row)), "cell": cell}
     )
-    min_px, min_area = polygons.tag("mmu"), polygons.tag("minarea")
+    min_px, min_area = polygons.tag(TAGS["min_object_size"]), polygons.tag(TAGS["min_object_area"])
     return {
         "tile": number,
         "tile_id": polygons.tile_id,
@@ -160,7 +162,7 @@ def _describe(polygons: TilePolygons, number: int, reach_m: float, folder: Path)
         "plane": plane,
         "min_px": DEFAULT_MIN_OBJECT_PX if min_px is None else min_px,
         "min_area": min_area or 0.0,
-        "seeded": polygons.tag("growthreshold") is not None,
+        "seeded": polygons.tag(TAGS["grow_threshold"]) is not None,
         "whole": int((~polygons.cut).sum()),
         "cut": int(polygons.cut.sum()),
         "made_by": _made_by(polygons),

@@ -24,14 +24,14 @@ class Matching:
 
     drift_m: float = 10.0
     """How far images may be shifted against each other; each outline is grown by half of it before comparing."""
-    least_share: float = 0.3
+    min_share: float = 0.3
     """Two grown outlines match if they share at least this part of the smaller one's area."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drift_m <= MOST_DRIFT_M:
             raise ConfigError(f"drift is 0 to {MOST_DRIFT_M:.0f} m, got {self.drift_m}")
-        if not 0 < self.least_share <= 1:
-            raise ConfigError(f"least_share is above 0 and at most 1, got {self.least_share}")
+        if not 0 < self.min_share <= 1:
+            raise ConfigError(f"min_share is above 0 and at most 1, got {self.min_share}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def match_years(level2: pd.DataFrame, matching: Matching) -> Tracks:
         start, stop = np.searchsorted(year[late], [now, now + 1])
         latest = [last[int(slump[row])] == row for row in early[start:stop]]
         before, after = early[start:stop][latest], late[start:stop][latest]
-        pairs = [(int(slump[row]), int(to)) for row, to in _matches(grown, ids, before, after, matching.least_share)]
+        pairs = [(int(slump[row]), int(to)) for row, to in _matches(grown, ids, before, after, matching.min_share)]
         _go_on(pairs, slump, previous, merged, last)
         for track, row in pairs:
             if slump[row] == NONE and parent[row] == NONE:
@@ -110,7 +110,7 @@ def _near(grown: np.ndarray, year: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _matches(
-    grown: np.ndarray, ids: np.ndarray, early: np.ndarray, late: np.ndarray, least_share: float
+    grown: np.ndarray, ids: np.ndarray, early: np.ndarray, late: np.ndarray, min_share: float
 ) -> Iterator[tuple[int, int]]:
     """Give the pairs that share enough, the largest common area first; of equal ones those most alike."""
     area = shapely.area(grown)
@@ -118,5 +118,5 @@ def _matches(
     # An outline that lies within two earlier ones shares all of itself with both: rounding must not decide.
     common, both = (np.rint(AREAS_A_M2 * value) for value in (shared, area[early] + area[late]))
     order = np.lexsort([ids[late], ids[early], both, -common])
-    enough = order[(shared >= least_share * np.minimum(area[early], area[late]))[order]]
+    enough = order[(shared >= min_share * np.minimum(area[early], area[late]))[order]]
     return zip(early[enough], late[enough], strict=True)

@@ -17,12 +17,22 @@ from pyproj import CRS
 from darts_export.completeness import is_complete
 from darts_export.dataset.columns import stored_schema
 from darts_export.dataset.spill import read_schema, read_tables, write_table
+from darts_export.styles import extent_style, outline_style, probability_style
+from darts_export.vector_files import GEOMETRY_COLUMN, finish_geopackage
 from darts_utils.errors import StoreError
 
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _BBOX_TYPE = pa.struct([(name, pa.float64()) for name in _BOX])
 _ROWS_AT_ONCE = 20_000
-_FIXED_TIME = "1970-01-01T00:00:00.000Z"
+
+
+STYLES = {
+    "level1": probability_style("pval_mean"),
+    "level2": probability_style("pval_mean"),
+    "slumps": outline_style(),
+    "coverage": extent_style(),
+}
+"""How QGIS draws each table."""
 
 
 def write_part(path: Path, table: str, columns: Mapping[str, Any], geometry: np.ndarray) -> None:
@@ -70,11 +80,11 @@ def write_geopackage(path: Path, table: str, source: Path, rows: int) -> None:
             geometry_name="geometry",
             geometry_type="MultiPolygon",
             crs="EPSG:4326",
+            GEOMETRY_NAME=GEOMETRY_COLUMN,
             VERSION="1.2",  # QGIS of Debian 12 warns of later ones
         )
-    # GDAL stamps the time of writing; an option against it holds for the whole process, other threads included.
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute("UPDATE gpkg_contents SET last_change = ?", (_FIXED_TIME,))
+        finish_geopackage(database, path.stem, GEOMETRY_COLUMN, STYLES[table])
         (written,) = database.execute(f'SELECT count(*) FROM "{path.stem}"').fetchone()
     if written != rows or not is_complete(path):  # GDAL can fail without a word when a disk is full
         raise StoreError(f"{path.name} came out with {written} of {rows} rows. Is the disk full?")

@@ -74,7 +74,7 @@ validated and written. 0: the weights themselves."""
     """Score of the validation that chooses the best epoch."""
     patience: int | None = None
     """Stop after this many epochs without a better score; default: never."""
-    threshold: float = 0.5
+    binarization_threshold: float = 0.5
     """A pixel with a probability above this is a slump where val_iou and val_f1 are counted; a multiple of 0.001."""
     split_by: Literal["region", "sample"] = "sample"
     """What is never divided among training, validation and test: regions, or samples whose footprints overlap."""
@@ -120,10 +120,10 @@ validated and written. 0: the weights themselves."""
                 _check_whole(name, getattr(self, name), 1)
         for name in ("loaders", "seed"):
             _check_whole(name, getattr(self, name), 0)
-        for name, most in (("warmup", 1), ("threshold", 1), ("positive_share", 1), ("weight_decay", 1), ("clip", None)):
+        for name in ("warmup", "binarization_threshold", "positive_share", "weight_decay", "clip"):
             value = getattr(self, name)
             if value is not None:
-                _check_number(name, value, most)
+                _check_number(name, value, None if name == "clip" else 1)
         _check_number("learning_rate", self.learning_rate)
         if self.learning_rate == 0:
             raise ConfigError("learning_rate must be above 0")

@@ -81,7 +81,7 @@ class FitPlan:
                 for name, numbers in self.splits.items()
             },
             "training": training,
-            "threshold": options.threshold,
+            "threshold": options.binarization_threshold,
             **self.design.card,
         } | options.card  # fmt: skip
 
@@ -116,7 +116,7 @@ def plan_fit(options: FitOptions, splits: Mapping[str, Sequence[int]] | None = N
         MissingDataError, StoreError, CheckpointError: data or weights are not there, or are damaged.
     """
     loss = TotalLoss(options.losses, options.loss_arguments)
-    edge_of(options.threshold, BINS)
+    edge_of(options.binarization_threshold, BINS)
     if not is_plain(options.card):
         raise ConfigError("card must be of plain values: text, numbers, lists, tables")
     check_choices(options.precision, "torch", options.device)

@@ -136,7 +136,7 @@ class _Keeper(Callback):
             ConfigError: the loss is no longer a number.
         """
         options, state = self.plan.options, self.state
-        scores = task.epoch_scores(options.threshold)
+        scores = task.epoch_scores(options.binarization_threshold)
         epoch = state.epoch + 1
         if not math.isfinite(scores["train_loss"]):
             raise ConfigError(

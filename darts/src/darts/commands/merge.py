@@ -20,7 +20,7 @@ def merge(
     regions: Path | None = None,
     region_column: str | None = None,
     drift: float = 10.0,
-    least_share: float = 0.3,
+    min_share: float = 0.3,
     processes: int | None = None,
 ) -> int:
     """Combine the tiles of output folders into the DARTS dataset: footprints by day, by year, slumps across years.
@@ -46,7 +46,7 @@ def merge(
         Column with the names of the regions; default: the first one with text.
     drift
         By how many metres images may be shifted against each other when slumps are followed across years.
-    least_share
+    min_share
         Footprints of two years are one slump if they share at least this part of the smaller one's area.
     processes
         How many work at once; default: one a core.
@@ -62,7 +62,7 @@ def merge(
         min_object_size=min_object_size,
         regions=regions,
         region_column=region_column,
-        matching=Matching(drift_m=drift, least_share=least_share),
+        matching=Matching(drift_m=drift, min_share=min_share),
         processes=available_cores() if processes is None else processes,
     )
     rows = summary.rows

@@ -178,7 +178,7 @@ class Hooks(SharedOptions, ABC):
         from darts_acquisition import EarthEngineSource
 
         return EarthEngineSource(
-            project=self.ee_project, use_highvolume=self.ee_use_highvolume, url=self.ee_url, **settings
+            project=self.ee_project, use_highvolume=self.ee_use_highvolume, endpoint=self.ee_endpoint, **settings
         )
 
     def _models(self, dirs: DefaultPaths) -> list[Path]:

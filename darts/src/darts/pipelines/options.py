@@ -113,7 +113,7 @@ number of tiles."""
     """Only tell what would be done: tiles, what is on disk, what would be fetched, what the models need."""
     arcticdem_endpoint: str | None = None
     """Address of the STAC API of ArcticDEM; default: that of the Polar Geospatial Center."""
-    ee_url: str | None = None
+    ee_endpoint: str | None = None
     """Address of Earth Engine; default: Google's."""
 
     def _check(self) -> None:

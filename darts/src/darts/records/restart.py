@@ -10,6 +10,7 @@ from darts.records.events import Ready
 from darts.records.ledger import Outcome, Record, RunStart
 from darts.tiles import Tile
 from darts_utils.errors import ConfigError
+from darts_utils.option_tags import option_of
 
 logger = logging.getLogger("darts.records.restart")
 
@@ -52,7 +53,7 @@ def _differences(former: Mapping[str, Any], now: Mapping[str, Any], within: str 
         if isinstance(one, dict) and isinstance(other, dict):
             yield from _differences(one, other, f"{name} ")
         elif one != other:
-            yield f"{within}{name} was {_short(one)}, now {_short(other)}"
+            yield f"{within}{option_of(name)} was {_short(one)}, now {_short(other)}"
 
 
 def _made_with(before: Sequence[Record]) -> tuple[dict[str, set[str]], dict[str, str]]:

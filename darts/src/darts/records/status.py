@@ -11,6 +11,7 @@ from darts.records.ledger import Outcome, Record, RunEnd, RunStart
 from darts.records.run_lock import Holder
 from darts.records.run_status import AT_WORK, RunStatus, describe_runs, match_holders, shard_of, share_of
 from darts.records.sharding import Shard
+from darts_utils.option_tags import option_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,9 @@ def _differences(starts: Iterable[RunStart]) -> tuple[Difference, ...]:
         for start in told:
             values[json.dumps(start.settings.get(name), sort_keys=True)].append(start.run)
         if len(values) > 1:
-            found.append(Difference(setting=name, values={value: tuple(runs) for value, runs in values.items()}))
+            found.append(
+                Difference(setting=option_of(name), values={value: tuple(runs) for value, runs in values.items()})
+            )
     return tuple(found)
 
 

@@ -24,6 +24,7 @@ from darts_preprocessing import preprocess_v2
 from darts_utils.arrays import to_host
 from darts_utils.errors import ConfigError, DartsError, MissingDataError
 from darts_utils.grids import crop, pixel_size_m
+from darts_utils.quality import quality_number
 from darts_utils.store import replacing
 
 if TYPE_CHECKING:
@@ -203,8 +204,8 @@ def _label_tile(
     tile = make_tile(source, part, options)
     target = make_target(
         geobox[window], labels.of(sample.image_id), sample.footprint, tile["quality_data_mask"].to_numpy(),
-        min_quality=options.min_quality, label_buffer_m=options.label_buffer_m, all_touched=options.all_touched,
-        agreement=labels.agreement,
+        quality_level=quality_number(options.quality_level), label_buffer_m=options.label_buffer_m,
+        all_touched=options.all_touched, agreement=labels.agreement,
     )  # fmt: skip
     return tile, target, (window[0].start, window[1].start)
 
@@ -236,7 +237,7 @@ def _no_match(matches: pd.DataFrame, n_footprints: int) -> str:
     told = "; ".join(f"{reason} ({count})" for reason, count in reasons) or "none of them touches one"
     return (
         f"no scene fits any of {n_footprints} footprints: {told}. Take other scenes, or widen max_days, min_cover or "
-        "max_cloud"
+        "max_cloud_cover"
     )
 
 

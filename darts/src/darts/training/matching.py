@@ -90,7 +90,7 @@ def match_scenes(
 
 def score_of(cover: float, cloud: float | None, days: float, options: MatchOptions) -> float:
     """Return how well a scene fits, 0 … 1, higher is better: cover × (1 - cloud) × closeness in days."""
-    cloud = options.max_cloud if cloud is None else cloud
+    cloud = options.max_cloud_cover / 100 if cloud is None else cloud
     closeness = max(0.0, 1 - days / (options.max_days + 1))
     return cover * (1 - cloud) * closeness
 
@@ -139,8 +139,8 @@ def _refusal(days: float, cover: float, cloud: float | None, own: bool, options:
         reasons.append(f"{days:.1f} days apart, more than {options.max_days:g}")
     if cover < options.min_cover:
         reasons.append(f"covers {cover:.0%} of the footprint, less than {options.min_cover:.0%}")
-    if not own and cloud is not None and cloud > options.max_cloud:
-        reasons.append(f"{cloud:.0%} cloud, more than {options.max_cloud:.0%}")
+    if not own and cloud is not None and cloud > options.max_cloud_cover / 100:
+        reasons.append(f"{cloud:.0%} cloud, more than {options.max_cloud_cover:g}%")
     return "; ".join(reasons)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from darts_utils.errors import ConfigError
+from darts_utils.quality import quality_number
 
 BANDS = (
     "blue", "green", "red", "nir", "ndvi", "tc_brightness", "tc_greenness", "tc_wetness",
@@ -68,15 +69,16 @@ class MatchOptions:
     """Most days between the label's image and the scene."""
     min_cover: float = 0.7
     """Smallest share of the footprint that the scene must cover, in 0 … 1."""
-    max_cloud: float = 0.1
-    """Largest share of cloud and cloud shadow in what it covers, in 0 … 1; before a download, of the whole scene."""
+    max_cloud_cover: float = 10.0
+    """Most cloud and cloud shadow in what it covers, in percent; before a download, in the whole scene."""
 
     def __post_init__(self) -> None:
         if not self.max_days >= 0:
             raise ConfigError(f"max_days must be 0 or more, got {self.max_days}")
-        for name in ("min_cover", "max_cloud"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be a share in 0 … 1, got {getattr(self, name)}")
+        if not 0 <= self.min_cover <= 1:
+            raise ConfigError(f"min_cover must be a share in 0 … 1, got {self.min_cover}")
+        if not 0 <= self.max_cloud_cover <= 100:
+            raise ConfigError(f"max_cloud_cover must be in 0 … 100 percent, got {self.max_cloud_cover}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,9 @@ class CreateOptions:
     """Keep patches in which values are missing; the pixels are ignored."""
     min_labelled: float = 0.1
     """Drop patches of which a smaller share is labelled, that is not ignored."""
-    min_quality: Literal[0, 1, 2] = 2
-    """Pixels below this quality are ignored: 2 leaves clouds, shadows and snow out, 1 only what is invalid."""
+    quality_level: Literal[0, 1, 2, "none", "low_quality", "high_quality"] = 2
+    """Pixels below this quality are ignored: 2 (high_quality) leaves clouds, shadows and snow out, 1 only what is \
+invalid."""
     label_buffer_m: float = 0.0
     """Width of a ring around slumps that is ignored, in metres."""
     all_touched: bool = False
@@ -115,13 +118,12 @@ class CreateOptions:
             raise ConfigError(f"overlap must be in 0 … patch_size - 1 ({self.patch_size - 1}), got {self.overlap}")
         if not 0 <= self.min_labelled <= 1:
             raise ConfigError(f"min_labelled must be a share in 0 … 1, got {self.min_labelled}")
-        if self.min_quality not in (0, 1, 2):
-            raise ConfigError(f"min_quality must be 0, 1 or 2, got {self.min_quality!r}")
+        quality_number(self.quality_level)
         if not self.label_buffer_m >= 0:
             raise ConfigError(f"label_buffer_m must be 0 or more, got {self.label_buffer_m}")
 
     @property
     def as_told(self) -> dict[str, Any]:
         """What a dataset tells of its making besides bands, patch size, overlap and terrain convention."""
-        names = ("keep_negative", "keep_nan", "min_labelled", "min_quality", "label_buffer_m", "all_touched")
+        names = ("keep_negative", "keep_nan", "min_labelled", "quality_level", "label_buffer_m", "all_touched")
         return {name: getattr(self, name) for name in names}

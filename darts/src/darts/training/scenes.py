@@ -165,7 +165,7 @@ def _searched_scenes(
             query = SceneQuery(
                 tile_ids=None, aoi_file=file, months=None, years=None,
                 start_date=f"{area.time - reach:%Y-%m-%d}", end_date=f"{area.time + reach:%Y-%m-%d}",
-                max_cloud_cover=100 * options.max_cloud, max_snow_cover=pipeline.max_snow_cover,
+                max_cloud_cover=options.max_cloud_cover, max_snow_cover=pipeline.max_snow_cover,
             )  # fmt: skip
             items |= archive.search(query)
     pipeline._items |= items

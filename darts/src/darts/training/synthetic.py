@@ -133,7 +133,7 @@ def create_synthetic_dataset(
         for site in sites:
             labels = read_labels(LabelOptions(labels=[site.labels]))
             # Every landscape is wanted: quality knows the corner that the swath cuts off, the labels the clouds.
-            anything = MatchOptions(max_days=0, min_cover=0, max_cloud=1)
+            anything = MatchOptions(max_days=0, min_cover=0, max_cloud_cover=100)
             summary += create_dataset(dataset, labels, site.scenes(), options, anything, on_sample=on_sample)
     return summary
 

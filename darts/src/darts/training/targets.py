@@ -37,7 +37,7 @@ def make_target(
     footprint: BaseGeometry | None,
     quality: Any,
     *,
-    min_quality: int = 2,
+    quality_level: int = 2,
     label_buffer_m: float = 0.0,
     all_touched: bool = False,
     agreement: Agreement | None = None,
@@ -50,7 +50,7 @@ def make_target(
             changes nothing); with `annotator` (whole numbers) where several people labelled.
         footprint: what was looked at, EPSG:4326; outside is ignored. None: all of the scene.
         quality: 0, 1, 2 of each pixel (y, x), as in `quality_data_mask`.
-        min_quality: pixels below are ignored.
+        quality_level: pixels below are ignored.
         label_buffer_m: a ring of so many metres around slumps is ignored.
         all_touched: a pixel belongs to a polygon that touches it, else to one that holds its centre.
         agreement: how votes of annotators count; None: one is enough.
@@ -83,7 +83,7 @@ def make_target(
     target[grid.burn(grid.project(near.geometry[near["label"] == IGNORE]))] = IGNORE
     if footprint is not None:
         target[~burn_area(geobox, footprint)] = IGNORE
-    target[quality < min_quality] = IGNORE
+    target[quality < quality_level] = IGNORE
     return target
 
 
