@@ -1,6 +1,7 @@
 """Where assets are opened: S3, HTTP and local files, their many errors told apart as passing or final."""
 
 import contextlib
+import functools
 import re
 import threading
 import urllib.parse
@@ -11,6 +12,7 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
+import botocore.loaders
 import botocore.session
 import requests
 import requests.adapters
@@ -221,6 +223,7 @@ class AssetServers:
         try:
             # A profile that is named beats keys in the environment; "default" leaves the choice to boto3.
             core = botocore.session.Session(profile=None if self.profile == "default" else self.profile)
+            core.register_component("data_loader", _descriptions(core.get_config_variable("data_path")))
             if source.s3_unsigned or not self._is_amazon():
                 # Keys of a machine at Amazon are no use elsewhere, and off it looking for them takes seconds a scene.
                 core.get_component("credential_provider").remove("iam-role")
@@ -249,6 +252,12 @@ class AssetServers:
         made = client("auto")
         # The environment or the profile may have named another service.
         return made if "amazonaws.com" in made.meta.endpoint_url else client("path")
+
+
+@functools.cache
+def _descriptions(folders: str | None) -> Any:
+    """Return what reads the descriptions of services, which are large: once a process, not once a client."""
+    return botocore.loaders.create_loader(folders)
 
 
 def shown(href: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
+from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from darts_acquisition.raw_scene import check_size
@@ -15,6 +16,9 @@ from darts_utils.errors import ConfigError, GridMismatchError, MissingDataError,
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 """GeoTIFF and JPEG 2000. Other formats, VRT above all, can be texts that make GDAL read further files or addresses."""
+
+NO_CLOUD = DummySession()
+"""For `rasterio.Env`: where keys of AWS are in the environment it would make a client of them, for each file."""
 
 
 @contextmanager
@@ -29,8 +33,9 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
         raise MissingDataError(f"there is no file {path}")
     try:
         # GDAL decodes JPEG 2000 in threads of its own, where damage turns into zeros without an error; one does not.
+        environment = rasterio.Env(session=NO_CLOUD, GDAL_NUM_THREADS="1")
         # `rasterio.open` takes one driver only.
-        with rasterio.Env(GDAL_NUM_THREADS="1"), rasterio.DatasetReader(path, driver=list(DRIVERS)) as source:
+        with environment, rasterio.DatasetReader(path, driver=list(DRIVERS)) as source:
             yield source
     except RasterioError as error:
         raise StoreError(f"cannot read {path}: {_reason(error)}. Fetch or copy the file again.") from error

@@ -21,6 +21,7 @@ from rasterio.windows import transform as window_transform
 from darts_acquisition.asset_servers import shown
 from darts_acquisition.footprints import crs_of
 from darts_acquisition.http_ranges import RangeServer, RemoteFile
+from darts_acquisition.rasters import NO_CLOUD
 from darts_utils.errors import RemoteError
 
 logger = logging.getLogger("darts.acquisition")
@@ -104,7 +105,7 @@ def _read(
     nodata: float,
 ) -> Overlap | None:
     name = posixpath.basename(urlsplit(where).path) or "raster.tif"
-    environment = rasterio.Env(GDAL_NUM_THREADS="1", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    environment = rasterio.Env(session=NO_CLOUD, GDAL_NUM_THREADS="1", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
     with environment, rasterio.open(name, opener=file.open, driver="GTiff") as source:
         _require_same_grid(source, block, where)
         to_source = ~source.transform * block.affine
