@@ -23,7 +23,7 @@ settings.register_profile("fuzz")  # see tests/fuzzing.py
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 OPTICAL = ("blue", "green", "red", "nir")
-TINY = {"arch": "unet", "encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "classes": 1}
+TINY = {"arch": "unet", "encoder_name": "tu-test_resnet", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "classes": 1}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,12 @@ def save_tiny_model(path: Path, bands: Sequence[str], *, seed: int = 0, **more: 
     from darts_segmentation import save_checkpoint
 
     torch.manual_seed(seed)
-    network = smp.create_model(**TINY, encoder_weights=None, in_channels=len(bands))
+    network = smp.create_model(**TINY, encoder_weights=None, in_channels=len(bands)).eval()
+    head = network.segmentation_head[0]
+    with torch.inference_mode():
+        logits = network(torch.rand(1, len(bands), 128, 128))
+        head.bias.sub_(logits.mean()).div_(logits.std())
+        head.weight.div_(logits.std())
     path.parent.mkdir(parents=True, exist_ok=True)
     model = {**TINY, "in_channels": len(bands)}
     save_checkpoint(path, model=model, bands=list(bands), state_dict=network.state_dict(), patch_size=256, **more)

@@ -43,6 +43,7 @@ def small_run(preprocess: ModuleType, tmp_path_factory: pytest.TempPathFactory) 
     return json.loads(file.read_text()), printed.getvalue()
 
 
+@pytest.mark.slow  # of the reference, which is compiled anew
 def test_the_benchmark_of_features_tells_time_memory_and_goals(small_run: tuple[dict[str, Any], str]) -> None:
     figures, printed = small_run
     features = {row["name"] for row in figures["features"]}
@@ -58,6 +59,7 @@ def test_the_benchmark_of_features_tells_time_memory_and_goals(small_run: tuple[
         assert goal in printed
 
 
+@pytest.mark.slow
 def test_features_agree_with_the_plain_reference_where_it_is_right(small_run: tuple[dict[str, Any], str]) -> None:
     figures, _ = small_run
     bands = {(row["name"], band): by for row in figures["features"] for band, by in row["differences"].items()}

@@ -83,7 +83,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from darts_segmentation import save_checkpoint
 
     torch.manual_seed(0)
-    tiny = {"arch": "unet", "encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8),
+    tiny = {"arch": "unet", "encoder_name": "tu-test_resnet", "encoder_depth": 3, "decoder_channels": (16, 8, 8),
             "classes": 1, "in_channels": 4}  # fmt: skip
     network = smp.create_model(**tiny, encoder_weights=None)
     path = tmp_path_factory.mktemp("models") / "tiny.pt"
