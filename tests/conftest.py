@@ -23,7 +23,13 @@ settings.register_profile("fuzz")  # see tests/fuzzing.py
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 OPTICAL = ("blue", "green", "red", "nir")
-TINY = {"arch": "unet", "encoder_name": "tu-test_resnet", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "classes": 1}
+TINY = {
+    "arch": "unet",
+    "encoder_name": "tu-test_resnet",
+    "encoder_depth": 3,
+    "decoder_channels": (16, 8, 8),
+    "classes": 1,
+}
 
 
 @dataclass(frozen=True)
