@@ -81,6 +81,7 @@ def test_features_agree_with_the_plain_reference_where_it_is_right(small_run: tu
         assert bands["TCVIS alignment, 3 bands", band]["mean"] < 0.5
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_features_runs_without_the_reference(
     preprocess: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_the_tile_of_the_benchmark_of_features_is_covered(preprocess: ModuleType
         assert source.odc.geobox.extent.contains(grid.footprint(source.odc.geobox.crs))
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_segmentation_tells_time_memory_and_goals(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +190,7 @@ def test_the_table_of_a_gpu_has_a_line_for_each_way(gpu: ModuleType) -> None:
     assert text.endswith("matmul: bf16 790 TFLOP/s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["postprocess", "export"])
 def test_benchmarks_of_objects_and_files_tell_time_and_memory_beside_a_plain_way(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -52,7 +52,7 @@ def draws(name: str, number: int) -> Iterator[tuple[int, random.Random]]:
         yield n, random.Random(f"{name} {n}")
 
 
-@moments(3)
+@moments(1)
 def test_a_run_that_is_killed_is_taken_up_by_a_restart(bench: Bench, tmp_path: Path, number: int) -> None:
     killed = 0
     for n, draw in draws("kill", 5 * number):
@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_costs_only_its_tiles(bench: Bench, tmp_path: Pa
     assert killed >= number / 2
 
 
-@moments(3)
+@moments(2)
 def test_on_a_full_disk_what_is_made_is_right_and_the_rest_fails(bench: Bench, tmp_path: Path, number: int) -> None:
     disk = tmp_path / "disk"
     needed_kb = sum(file.stat().st_blocks for file in bench.made.rglob("*")) // 2

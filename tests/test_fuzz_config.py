@@ -101,7 +101,7 @@ files = st.one_of(
 )  # fmt: skip
 
 
-@fuzzed(short=20, share=0.18)
+@fuzzed(short=12, share=0.18)
 @given(content=files, command=st.sampled_from(COMMANDS))
 @example(b"[darts]\na = " + b"[" * 5_000 + b"]" * 5_000, COMMANDS[0])
 @example(b"[darts]\na = " + b"9" * 5_000, COMMANDS[0])
@@ -114,7 +114,7 @@ def test_a_configuration_file(sandbox: Sandbox, content: bytes, command: tuple[s
     sandbox.run(*command, "--config-file", sandbox.home / "fuzz.toml")
 
 
-@fuzzed(short=15, share=0.04)
+@fuzzed(short=8, share=0.04)
 @given(name=st.sampled_from(OPTIONS), value=values, command=st.sampled_from(COMMANDS[:2]))
 @example("export-bands", [False], COMMANDS[0])
 @example("export-bands", ["nope"] * 50, COMMANDS[0])

@@ -126,7 +126,7 @@ words = st.lists(
 )  # fmt: skip
 
 
-@fuzzed(short=25, share=0.08)
+@fuzzed(short=12, share=0.08)
 @given(profile=profiles, damage=damages, options=words)
 @example(GOOD, None, [("--scl", "²")])
 @example(GOOD, None, [("--bands", "blue=²")])

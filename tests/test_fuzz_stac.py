@@ -137,7 +137,7 @@ def item_of(api: Api) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("selection", [SEARCH, BY_ID], ids=["search", "by id"])
-@fuzzed(short=12, share=0.06)
+@fuzzed(short=4, share=0.06)
 @given(given=changes)
 @example([(("links",), ["x"])])
 @example([(("links",), 3)])
@@ -184,7 +184,7 @@ replies = st.one_of(
 )
 
 
-@fuzzed(short=10, share=0.04)
+@fuzzed(short=5, share=0.04)
 @given(reply=replies, landing=st.one_of(st.none(), st.none(), replies), by_id=st.booleans())
 def test_a_reply(sandbox: Sandbox, api: Api, reply: bytes, landing: bytes | None, by_id: bool) -> None:
     sandbox.clear()
@@ -209,7 +209,7 @@ def test_a_landing_page(sandbox: Sandbox, api: Api, given: list[tuple[str, Any]]
 STORED = ("zarr.json", "red/zarr.json", "scl/zarr.json")
 
 
-@fuzzed(short=8, share=0.04)
+@fuzzed(short=4, share=0.04)
 @given(file=st.sampled_from(STORED), data=st.data())
 def test_a_scene_in_the_store(sandbox: Sandbox, api: Api, file: str, data: st.DataObject) -> None:
     sandbox.clear()

@@ -108,6 +108,12 @@ def test_every_member_has_source_and_marks_its_types(package):
 
 
 @pytest.mark.parametrize("package", MEMBERS)
+def test_no_module_has_the_name_of_something_public(package):
+    public = set(getattr(importlib.import_module(package), "__all__", ()))
+    assert public.isdisjoint(path.stem for path in (folder(package) / "src" / package).iterdir())
+
+
+@pytest.mark.parametrize("package", MEMBERS)
 def test_members_import_only_what_lies_below_them(package):
     upward = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"

@@ -12,7 +12,7 @@ import rasterio
 from rasterio.warp import Resampling, reproject
 
 import darts_acquisition as da
-from darts_acquisition.import_safe import find_safe_products, import_safe, is_safe, safe_scene_id
+from darts_acquisition.safe_import import find_safe_products, import_safe, is_safe, safe_scene_id
 from darts_acquisition.safe_metadata import SAFE_BANDS
 from darts_acquisition.testing.safe_products import (
     BANDS,

@@ -7,7 +7,7 @@ from darts_utils.errors import ConfigError
 from darts_utils.json_text import parse_json
 from darts_utils.names import NAME_BYTES, plain_name
 from darts_utils.numbers import is_number
-from darts_utils.quoting import FIRST, SHOWN, first_line, shown
+from darts_utils.quoting import FIRST, SHOWN, first_line, listed, shown
 
 
 def test_a_short_value_is_shown_as_python_writes_it():
@@ -25,6 +25,12 @@ def test_whatever_is_shown_is_one_short_line(text):
 def test_the_ends_of_a_long_value_are_shown():
     assert shown("a" * 300 + "z").startswith("'aaa")
     assert shown("a" * 300 + "z").endswith("aaz'")
+
+
+def test_of_many_names_the_first_are_listed_and_the_rest_counted():
+    assert listed([]) == ""
+    assert listed(["a", 2, "c"], 3) == "a, 2, c"
+    assert listed(iter("abcde"), 3) == "a, b, c and 2 more"
 
 
 def test_the_first_line_of_an_error_is_quoted():

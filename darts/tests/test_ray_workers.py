@@ -200,6 +200,7 @@ def test_a_worker_keeps_to_its_cores_and_its_part_of_the_memory(disturbed: Distu
     assert disturbed.limits == {2_000_000_000}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_given_up_leaves_what_no_worker_computes_yet(on_ray: dict[str, Any]) -> None:
     names = ["bad", *"cdefghijklmnop"]
     summary = Drawn(**on_ray, names=names, fail_fast=True).run()
@@ -208,6 +209,7 @@ def test_a_run_that_is_given_up_leaves_what_no_worker_computes_yet(on_ray: dict[
     assert summary.left
 
 
+@pytest.mark.slow
 def test_a_model_that_a_worker_refuses_is_the_error_of_the_run(on_ray: dict[str, Any], tmp_path: Path) -> None:
     spoilt = tmp_path / "spoilt.pt"
     spoilt.write_bytes(b"no model")

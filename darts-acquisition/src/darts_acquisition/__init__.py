@@ -16,7 +16,6 @@ from darts_acquisition.gee import download_gee_s2_sr_scene, gee_download_size, l
 from darts_acquisition.gee_items import GeeItem, get_gee_item
 from darts_acquisition.gee_search import search_gee_s2_sr
 from darts_acquisition.import_geotiff import import_scene
-from darts_acquisition.import_safe import find_safe_products, import_safe
 from darts_acquisition.mgrs_tiles import parse_mgrs_tile, tile_geobox
 from darts_acquisition.planet import load_planet_masks, load_planet_scene, planet_geobox, planet_year
 from darts_acquisition.planet_folders import (
@@ -43,6 +42,7 @@ from darts_acquisition.raw_store import (
     scene_path,
     write_scene,
 )
+from darts_acquisition.safe_import import find_safe_products, import_safe
 from darts_acquisition.scene_choice import item_time
 from darts_acquisition.scene_ids import SceneId, parse_cdse_id, parse_gee_id, scene_year
 from darts_acquisition.sentinel2 import GEE_BANDS, load_imported_scene

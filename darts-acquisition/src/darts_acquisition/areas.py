@@ -25,7 +25,7 @@ from darts_acquisition.antimeridian import (
     surface_of,
 )
 from darts_utils.errors import ConfigError
-from darts_utils.quoting import first_line
+from darts_utils.quoting import first_line, listed
 
 LONLAT = "EPSG:4326"
 UNREADABLE = (
@@ -147,19 +147,14 @@ def _geojson_geometries(geojson: Mapping[str, Any], name: str) -> list[BaseGeome
 def _check_polygons(rows: gpd.GeoSeries, name: str) -> None:
     missing = rows.isna() | rows.is_empty
     if missing.any():
-        raise ConfigError(f"{name} has rows without geometry: {_some(rows.index[missing])}; remove them")
+        raise ConfigError(f"{name} has rows without geometry: row {listed(rows.index[missing])}; remove them")
     kinds = rows.geom_type
     other = ~kinds.isin(["Polygon", "MultiPolygon", "GeometryCollection"])
     if other.any():
         raise ConfigError(
             f"{name} has rows that are no polygons: {', '.join(sorted(set(kinds[other])))} "
-            f"in {_some(rows.index[other])}; give points and lines an extent first (buffer them in metres)"
+            f"in row {listed(rows.index[other])}; give points and lines an extent first (buffer them in metres)"
         )
-
-
-def _some(labels: pd.Index) -> str:
-    rows = ", ".join(str(label) for label in labels[:5])
-    return f"row {rows}" + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
 
 
 def _converter(crs: CRS) -> Callable[[Polygon], Surface]:

@@ -1,5 +1,6 @@
 """What others gave or said, as a message of one line quotes it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 SHOWN = 80
@@ -13,6 +14,13 @@ def shown(value: Any) -> str:
     text = repr(value)
     half = SHOWN // 2
     return text if len(text) <= SHOWN else f"{text[:half]} … {text[-half:]}"
+
+
+def listed(names: Iterable[Any], most: int = 5) -> str:
+    """Return names with commas between them; of more than `most`, the first ones and how many more there are."""
+    names = [str(name) for name in names]
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def first_line(error: BaseException) -> str:

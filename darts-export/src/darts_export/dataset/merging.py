@@ -32,6 +32,7 @@ from darts_export.dataset.writing import write_geopackage, write_geoparquet
 from darts_utils.errors import ConfigError, MissingDataError
 from darts_utils.layers import check_model_names, object_suffix
 from darts_utils.option_tags import option_of
+from darts_utils.quoting import listed
 
 PIECES_AT_ONCE = 40_000
 MOST_ROUNDS = 4
@@ -171,8 +172,7 @@ def _settings_that_differ(tiles: pd.DataFrame, threshold: float | None) -> tuple
             continue  # of other layers
         values = sorted(set(tiles[name]) - {""})
         if len(values) > 1:
-            listed = ", ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
-            mixed.append(f"{option_of(name)}: {listed}")
+            mixed.append(f"{option_of(name)}: {listed(values, 3)}")
             _logger.warning("tiles of different settings are merged: %s", mixed[-1])
     return tuple(mixed)
 

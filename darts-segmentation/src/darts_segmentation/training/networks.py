@@ -11,12 +11,12 @@ from darts_segmentation.checkpoint import build_model, load_checkpoint
 from darts_segmentation.network import STRIDE
 from darts_segmentation.training.fit_options import FitOptions
 from darts_utils.errors import CheckpointError, ConfigError, MissingDataError
+from darts_utils.quoting import listed
 
 RGB = ("red", "green", "blue")
 """Channels of networks trained on photographs."""
 PREFIXES = ("", "encoder.", "module.", "model.", "backbone.", "model.encoder.")
 """What files put before the names of an encoder's weights."""
-NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +96,9 @@ def load_encoder(network: torch.nn.Module, file: Path, bands: Sequence[str]) -> 
         elif not name.endswith("num_batches_tracked"):  # counts batches, and is no weight
             misfits.append(name)
     if misfits:
-        shown = ", ".join(misfits[:NAMES_SHOWN]) + (", …" if len(misfits) > NAMES_SHOWN else "")
         raise CheckpointError(
-            f"{file}: {len(misfits)} of {len(wanted)} weights of the encoder are missing or of other shapes ({shown}); "
-            "choose the encoder that the file was made for"
+            f"{file}: {len(misfits)} of {len(wanted)} weights of the encoder are missing or of other shapes "
+            f"({listed(misfits, 3)}); choose the encoder that the file was made for"
         )
     encoder.load_state_dict(fitted, strict=False)
 

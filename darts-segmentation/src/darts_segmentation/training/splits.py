@@ -12,6 +12,7 @@ import numpy as np
 import shapely
 
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import listed
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -217,8 +218,7 @@ def _fixed(blocks: Sequence[_Block], named: Mapping[str, Sequence[str]], shares:
 def _known(blocks: Sequence[_Block]) -> str:
     regions = sorted({region for block in blocks for region in block.regions if region})
     samples = sorted(sample for block in blocks for sample in block.samples)
-    more = f" and {len(samples) - 5} more" if len(samples) > 5 else ""
-    return f"region ({', '.join(regions) or 'there are none'}) and no sample ({', '.join(samples[:5])}{more})"
+    return f"region ({', '.join(regions) or 'there are none'}) and no sample ({listed(samples)})"
 
 
 def _assigned(

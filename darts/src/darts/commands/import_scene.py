@@ -117,7 +117,7 @@ def _scenes(
     files: Sequence[Path], store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
 ) -> Iterator[_Scene]:
     """Yield the scenes that the arguments name, or that lie in the folders which they name."""
-    from darts_acquisition.import_safe import find_safe_products, is_safe
+    from darts_acquisition.safe_import import find_safe_products, is_safe
 
     for file in files:
         if not file.exists():
@@ -157,7 +157,7 @@ def _product(
     product: Path, store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
 ) -> _Scene:
     from darts_acquisition import IMPORT, missing_bands
-    from darts_acquisition.import_safe import SCL, import_safe, safe_scene_id
+    from darts_acquisition.safe_import import SCL, import_safe, safe_scene_id
 
     if given:
         raise ConfigError(

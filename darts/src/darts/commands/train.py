@@ -16,6 +16,7 @@ from darts_segmentation.training.evaluation import EvaluationOptions
 from darts_segmentation.training.fit_options import FitOptions
 from darts_segmentation.training.tuning import TuneOptions
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import listed
 from darts_utils.store import replacing
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from darts_segmentation.training.checks import DatasetReport
 
 Together = Parameter(name="*")
-NAMED = 5
-"""How many samples or images a line names."""
 
 
 def create_sentinel2(
@@ -258,7 +257,7 @@ def _create(
     _say([
         f"{dataset}: {summary.n_patches} patches of {summary.made} samples are added, {summary.there} were there, "
         f"{summary.empty} gave none",
-        *([f"without a scene: {_few(summary.unmatched)}"] if summary.unmatched else []),
+        *([f"without a scene: {listed(summary.unmatched)}"] if summary.unmatched else []),
         *(f"failed: {sample}: {reason}" for sample, reason in summary.failed),
     ])  # fmt: skip
     return summary.exit_code
@@ -277,11 +276,6 @@ def _report_lines(report: "DatasetReport") -> Iterator[str]:
     for told in report.without_patches:
         yield f"{told['state']}: {told['sample_id']}: {told['reason']}"
     yield from (f"problem: {problem}" for problem in report.problems) if report.problems else ("no problems",)
-
-
-def _few(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from darts.pipelines.summary import RunSummary
 from darts.records.sharding import parse_shard
 from darts.tiles import Tile
 from darts_utils.errors import ConfigError
-from darts_utils.quoting import shown
+from darts_utils.quoting import listed, shown
 
 if TYPE_CHECKING:
     from darts.pipelines.preparation import Preparation
@@ -88,7 +88,7 @@ class _BasePipeline(Hooks):
         if len({tile.tile_id for tile in tiles.values()}) < len(tiles):
             names = [tile.tile_id for tile in tiles.values()]
             twice = sorted({name for name in names if names.count(name) > 1})
-            raise ConfigError(f"tiles need names of their own; these stand for several folders: {', '.join(twice[:5])}")
+            raise ConfigError(f"tiles need names of their own; these stand for several folders: {listed(twice)}")
         for tile in tiles.values():
             if not tile.tile_id.isprintable():  # tables, pages and rasters could not be written
                 raise ConfigError(f"tile {shown(tile.tile_id)} has signs in its name that no text holds; rename it")

@@ -9,16 +9,13 @@ from cyclopts import Parameter
 from darts.pipelines.base import _BasePipeline
 from darts_utils.errors import ConfigError
 from darts_utils.paths import DefaultPaths
-from darts_utils.quoting import shown
+from darts_utils.quoting import listed, shown
 
 if TYPE_CHECKING:
     import xarray as xr
     from odc.geo.geobox import GeoBox
 
     from darts.pipelines.preparation import Preparation
-
-NAMED = 3
-"""So many images that are missing a message names."""
 
 
 @dataclass(kw_only=True)
@@ -86,7 +83,7 @@ class PlanetPipeline(_BasePipeline):
             return found
         there = {path.name for path, _ in found}
         if missing := sorted(set(self.image_ids) - there):
-            some = ", ".join(map(shown, missing[:NAMED])) + f" and {len(missing) - NAMED} more" * (len(missing) > NAMED)
+            some = listed(map(shown, missing), 3)
             raise ConfigError(f"image_ids: {some} not found in {orthotiles} or {scenes}; --dry-run lists what is there")
         return [(path, out) for path, out in found if path.name in self.image_ids]
 

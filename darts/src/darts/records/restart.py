@@ -11,11 +11,9 @@ from darts.records.ledger import Outcome, Record, RunStart
 from darts.tiles import Tile
 from darts_utils.errors import ConfigError
 from darts_utils.option_tags import option_of
+from darts_utils.quoting import listed
 
 logger = logging.getLogger("darts.records.restart")
-
-_MANY = 3
-"""So many examples are named."""
 
 LONGEST_VALUE = 40
 
@@ -32,7 +30,7 @@ def refuse_other_options(output: Path, tiles: Sequence[Tile], before: Sequence[R
     if others:
         former = min(options[others[0].tile_id] - {facts.fingerprint})
         settings = next((r.settings for r in before if isinstance(r, RunStart) and r.options == former), {})
-        names = ", ".join(tile.tile_id for tile in others[:_MANY]) + (", …" if len(others) > _MANY else "")
+        names = listed((tile.tile_id for tile in others), 3)
         raise ConfigError(
             f"{output} holds {len(others)} tile{'s' * (len(others) != 1)} made with other options or models "
             f"({names}): {differences(settings, facts.settings)}. Make them again with --overwrite, or choose another "

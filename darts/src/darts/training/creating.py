@@ -25,6 +25,7 @@ from darts_utils.arrays import to_host
 from darts_utils.errors import ConfigError, DartsError, MissingDataError
 from darts_utils.grids import crop, pixel_size_m
 from darts_utils.quality import quality_number
+from darts_utils.quoting import listed
 from darts_utils.store import replacing
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def create_dataset(
     if chosen.empty:
         raise MissingDataError(_no_match(matches, len(footprints)))
     if unmatched:
-        logger.warning("no scene fits %d of %d footprints: %s", len(unmatched), len(footprints), _some(unmatched))
+        logger.warning("no scene fits %d of %d footprints: %s", len(unmatched), len(footprints), listed(unmatched))
     summary = CreateSummary(unmatched=unmatched)
     with writer:
         _add_matches(dataset / MATCHES_FILE, matches)
@@ -243,7 +244,3 @@ def _no_match(matches: pd.DataFrame, n_footprints: int) -> str:
 
 def _unforeseen(error: Exception) -> bool:
     return not isinstance(error, DartsError)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -41,6 +41,7 @@ from darts_acquisition import (
 from darts_acquisition.areas import read_areas
 from darts_acquisition.scene_choice import footprint as item_footprint
 from darts_utils.errors import ConfigError, DartsError, MissingDataError
+from darts_utils.quoting import listed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -141,7 +142,7 @@ def _named_scenes(pipeline: Sentinel2Pipeline, archive: Archive, scene_ids: Sequ
     stored = [name for name in scene_ids if store is not None and scene_exists(store, _prefix(archive), name)]
     others = [name for name in scene_ids if name not in stored]
     if others and (pipeline.offline or isinstance(archive, ImportedScenes)):
-        raise MissingDataError(f"scenes that are not in {store}: {', '.join(others[:5])}; import or prepare them")
+        raise MissingDataError(f"scenes that are not in {store}: {listed(others)}; import or prepare them")
     pipeline._items |= archive.find(others) if others else {}
     found = list(_usable(stored, lambda name: _stored_candidate(archive, name)))
     return found + [_item_candidate(archive, name, pipeline._items[name]) for name in others]
