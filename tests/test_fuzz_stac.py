@@ -140,6 +140,7 @@ def item_of(api: Api) -> dict[str, Any]:
 @fuzzed(short=4, share=0.06)
 @given(given=changes)
 @example([(("links",), ["x"])])
+@example([(("type",), None)])
 @example([(("links",), 3)])
 @example([(HREFS, "file:///dev/zero")])
 @example([(HREFS, "a\0b")])

@@ -216,9 +216,14 @@ def _in_antarctica(item):
     item["properties"]["proj:code"] = "EPSG:3031"
 
 
+def _without_type(item):
+    item["type"] = None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (_without_type, "sent an item that cannot be read: .*does not represent"),
         (_without_assets, "item 41_16_10m_v4.1 of arcticdem-mosaics-v4.1-10m has no asset dem; it has none"),
         (_without_mask, "item 41_1[67]_10m_v4.1 of .* has no asset datamask; it has dem"),
         (_in_antarctica, "item 41_1[67]_10m_v4.1 of .* is in EPSG:3031.*EPSG:3413"),

@@ -30,9 +30,10 @@ from rasterio import Affine
 from darts_acquisition.footprints import crs_of, geobox_of, parts_on_grid, window_of
 from darts_acquisition.http_ranges import RangeServer, range_session
 from darts_acquisition.remote_rasters import DamageError, Overlap, read_overlap
-from darts_acquisition.stac_client import StacApi, shown_address
+from darts_acquisition.stac_client import NO_STAC, StacApi, shown_address, without_secrets
 from darts_acquisition.transfer_report import SILENT, TransferReport
 from darts_utils.errors import ConfigError, RemoteError
+from darts_utils.quoting import first_line
 
 SEARCH_M = 216_000
 """Items are searched for squares of about this size, which many blocks share."""
@@ -163,12 +164,23 @@ class _Tiles:
                 corner = Affine(side, 0, square[0] * SEARCH_M - reach, 0, -side, (square[1] + 1) * SEARCH_M + reach)
                 around = GeoBox((1, 1), corner, block.crs)
                 found = {
-                    str(item["id"]): Item.from_dict(item)
+                    item.id: item
                     for part, _ in parts_on_grid(window_of(around, _LONLAT), _LONLAT)
-                    for item in self._search({"bbox": list(geobox_of(part, _LONLAT).boundingbox), "limit": 200})
+                    for item in self._items({"bbox": list(geobox_of(part, _LONLAT).boundingbox), "limit": 200})
                 }
                 self._found[square] = [found[key] for key in sorted(found)]
             return self._found[square]
+
+    def _items(self, query: dict[str, Any]) -> Iterator[Item]:
+        for feature in self._search(query):
+            try:
+                item = Item.from_dict(feature)
+            except NO_STAC as error:
+                raise RemoteError(
+                    f"{self._source.name}: {shown_address(self._source.endpoint)} sent an item that cannot be read: "
+                    f"{without_secrets(first_line(error))}"
+                ) from error
+            yield item
 
     def _search(self, query: dict[str, Any], most: int | None = None) -> Iterator[dict[str, Any]]:
         n = 0

@@ -44,6 +44,11 @@ _PASSING_FAILURES = (
     requests.exceptions.ContentDecodingError,
 )
 
+NO_STAC = (
+    pystac.errors.STACError, pystac.errors.STACTypeError, KeyError, TypeError, ValueError, AttributeError,
+)  # fmt: skip
+"""What pystac raises of JSON that is not as it should be."""
+
 Page = list[dict[str, Any]]
 
 
@@ -81,7 +86,7 @@ class StacApi:
                 not languages or any(uri.endswith("cql2-json") for uri in languages)
             )
             """Whether it says that it takes filters in CQL2 JSON."""
-        except (pystac.errors.STACError, ClientTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (*NO_STAC, ClientTypeError) as error:
             # The text of the error holds the address, with user and query; so would the chain in a traceback.
             raise RemoteError(
                 f"{source.name}: {shown_address(source.endpoint)} is not the landing page of a STAC API "

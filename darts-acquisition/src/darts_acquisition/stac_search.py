@@ -9,7 +9,6 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 import pystac
-import pystac.errors
 import shapely
 from shapely.geometry import mapping
 
@@ -19,7 +18,7 @@ from darts_acquisition.mgrs_tiles import tile_area
 from darts_acquisition.scene_choice import choose_items, drop_older, footprint, item_time
 from darts_acquisition.search_criteria import Criteria, read_criteria
 from darts_acquisition.search_geometry import BOX_CORNERS, geometries_to_send, widen_at_antimeridian
-from darts_acquisition.stac_client import RequestRefusedError, StacApi, shown_address, without_secrets
+from darts_acquisition.stac_client import NO_STAC, RequestRefusedError, StacApi, shown_address, without_secrets
 from darts_acquisition.stac_sources import StacSource
 from darts_utils.errors import ConfigError, MissingDataError, RemoteError
 from darts_utils.names import plain_name
@@ -116,7 +115,7 @@ def read_item(feature: Mapping[str, Any], source: StacSource) -> pystac.Item:
         links = [link for link in feature.get("links") or () if link.get("rel") in ("self", "derived_from", "via")]
         defaults = {"type": "Feature", "stac_version": "1.0.0", "assets": {}, "collection": source.collection}
         item = pystac.Item.from_dict({**defaults, **feature, "links": links}, preserve_dict=False)
-    except (pystac.errors.STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except NO_STAC as error:
         raise RemoteError(
             f"scene {name}: {shown_address(source.endpoint)} sent an item that cannot be read: {_text(error)}"
         ) from error
