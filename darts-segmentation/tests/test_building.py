@@ -26,3 +26,13 @@ def test_a_network_far_larger_than_its_weights_is_refused(tmp_path: Path, model:
     with pytest.raises(CheckpointError, match=words) as caught:
         load_checkpoint(tmp_path / "greedy.pt")
     assert len(str(caught.value).replace(str(tmp_path), "")) < 300
+
+
+def test_weights_of_another_encoder_are_told_briefly(tmp_path: Path) -> None:
+    given = {f"encoder.model.{'x' * 200}.{number}": torch.zeros(2) for number in range(50)}
+    given["segmentation_head.0.weight"] = torch.zeros(1, 1, 3, 3)
+    config = {"model": {"arch": "unet", "encoder_name": "resnet18"}, "input_combination": ["red", "green", "blue"]}
+    torch.save({"config": config, "statedict": given}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"missing \(.* and \d+ more\), 50 unexpected, 1 of the wrong") as caught:
+        load_checkpoint(tmp_path / "other.pt")
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 290

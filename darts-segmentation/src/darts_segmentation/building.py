@@ -1,7 +1,7 @@
 """The network of a checkpoint, built from its config and filled with its weights; neither is trusted."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,11 +10,11 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from darts_utils.errors import CheckpointError
-from darts_utils.quoting import shown
+from darts_utils.quoting import listed, shown
 
-NAMES_SHOWN = 3
+NAMES_SHOWN = 2
 """How many weights a message about misfits names."""
-NAME_LENGTH = 60
+NAME_LENGTH = 90
 """Signs of such a name that it shows."""
 SPARE_WEIGHTS = 100_000_000
 """So many more weights than the file holds, and as many again, a network may ask for until the misfit is told: encoders
@@ -114,9 +114,8 @@ def _misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tenso
         "unexpected": [name for name in given if name not in wanted],
         "of the wrong shape": shapes,
     }
-    return "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in misfits.items() if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    some = [name[:NAME_LENGTH] for name in names[:NAMES_SHOWN]]
-    return ", ".join([*some, *["…"] * (len(names) > NAMES_SHOWN)])
+    told = [f"{len(names)} {what}" for what, names in misfits.items() if names]
+    if told:
+        first = next(names for names in misfits.values() if names)
+        told[0] += f" ({listed((name[:NAME_LENGTH] for name in first), NAMES_SHOWN)})"
+    return ", ".join(told)
