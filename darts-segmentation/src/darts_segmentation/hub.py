@@ -19,6 +19,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from darts_utils.errors import CheckpointError, MissingDataError
+from darts_utils.quoting import listed
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -83,7 +84,7 @@ def _arguments(file: Path) -> dict[str, Any]:
     if not isinstance(name, str):
         raise CheckpointError(
             f"{file} does not name the network's class ('_model_class'); it holds "
-            f"{', '.join(list(config)[:8]) or 'nothing'}. It must come from save_pretrained of "
+            f"{listed((key[:30] for key in config), 3) or 'nothing'}. It must come from save_pretrained of "
             "segmentation_models_pytorch; no other library's models can be run."
         )
     # Its own reader takes keys with an underscore for notes, too.

@@ -15,7 +15,7 @@ import numpy as np
 from darts_segmentation.training.patch_form import DatasetForm
 from darts_utils.errors import MissingDataError, StoreError
 from darts_utils.json_text import parse_json
-from darts_utils.quoting import first_line
+from darts_utils.quoting import first_line, shown
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -51,7 +51,8 @@ def read_form(folder: Path) -> DatasetForm:
     try:
         told = parse_json(file.read_text())
         if told["version"] != 1 or told["kind"] != "darts patch dataset":
-            raise StoreError(f"{file} is a {told['kind']} of version {told['version']}, which is not known here")
+            kind, version = shown(told["kind"]), shown(told["version"])
+            raise StoreError(f"{file} is of kind {kind}, version {version}, which is not known here")
         return DatasetForm(**{item.name: told[item.name] for item in fields(DatasetForm)})
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingDataError(
