@@ -476,3 +476,7 @@ def test_published_labels_line_up_with_a_scene_under_them(tmp_path: Path) -> Non
     assert (y == 1).sum() == (slumps & inside).sum()
     assert np.allclose(x[4][y == 1], 100 / 3100)
     assert np.allclose(x[4][y == 0], 2500 / 3500)
+
+
+def test_a_dataset_tells_the_quality_level_the_same_way_by_number_and_name() -> None:
+    assert CreateOptions(quality_level="high_quality").as_told == CreateOptions(quality_level=2).as_told

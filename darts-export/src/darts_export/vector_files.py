@@ -62,22 +62,22 @@ def write_geopackage(path: Path, frame: gpd.GeoDataFrame, style: str | None = No
     )
     path.write_bytes(memory.getbuffer())
     with closing(sqlite3.connect(path)) as database, database:
-        finish_geopackage(database, path.stem, GEOMETRY_COLUMN, style)
+        finish_geopackage(database, path.stem, style)
 
 
-def finish_geopackage(database: sqlite3.Connection, layer: str, geometry_column: str, style: str | None) -> None:
+def finish_geopackage(database: sqlite3.Connection, layer: str, style: str | None) -> None:
     """Add the style of a layer that GDAL has written, and a time that is always the same."""
     if style is not None:
-        _add_style(database, layer, geometry_column, style)
+        _add_style(database, layer, style)
     # GDAL stamps the time of writing; an option against it holds for the whole process, other threads included.
     database.execute("UPDATE gpkg_contents SET last_change = ?", (_FIXED_TIME,))
 
 
-def _add_style(database: sqlite3.Connection, layer: str, geometry_column: str, style: str) -> None:
+def _add_style(database: sqlite3.Connection, layer: str, style: str) -> None:
     database.execute(_STYLES_TABLE)
     database.execute(
         "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
         "styleQML, styleSLD, useAsDefault, description, owner, update_time) "
         "VALUES ('', '', ?, ?, ?, ?, '', 1, '', '', ?)",
-        (layer, geometry_column, layer, style, _FIXED_TIME),
+        (layer, GEOMETRY_COLUMN, layer, style, _FIXED_TIME),
     )

@@ -84,7 +84,7 @@ def write_geopackage(path: Path, table: str, source: Path, rows: int) -> None:
             VERSION="1.2",  # QGIS of Debian 12 warns of later ones
         )
     with closing(sqlite3.connect(path)) as database, database:
-        finish_geopackage(database, path.stem, GEOMETRY_COLUMN, STYLES[table])
+        finish_geopackage(database, path.stem, STYLES[table])
         (written,) = database.execute(f'SELECT count(*) FROM "{path.stem}"').fetchone()
     if written != rows or not is_complete(path):  # GDAL can fail without a word when a disk is full
         raise StoreError(f"{path.name} came out with {written} of {rows} rows. Is the disk full?")

@@ -126,4 +126,5 @@ invalid."""
     def as_told(self) -> dict[str, Any]:
         """What a dataset tells of its making besides bands, patch size, overlap and terrain convention."""
         names = ("keep_negative", "keep_nan", "min_labelled", "quality_level", "label_buffer_m", "all_touched")
-        return {name: getattr(self, name) for name in names}
+        told = {name: getattr(self, name) for name in names}
+        return told | {"quality_level": quality_number(self.quality_level)}  # the same by its number and its name
