@@ -24,7 +24,7 @@ import torch
 
 from darts_utils.bands import BANDS, not_in_the_table
 from darts_utils.errors import CheckpointError, ConfigError
-from darts_utils.quoting import shown
+from darts_utils.quoting import listed, shown
 
 logger = logging.getLogger("darts.segmentation")
 
@@ -38,9 +38,6 @@ LIGHTNING_PREFIX = "model."
 
 HUB_FOLDER = "Hub folder"
 """Layout of a Hugging Face Hub folder on disk; those of files are "darts", "older darts" and "Lightning"."""
-
-NAMES_SHOWN = 4
-"""How many keys a message names."""
 
 MOST_NESTED, MOST_VALUES = 32, 1_000_000
 """How deep and how many plain values may be; a file of a few bytes can hold values within themselves without end."""
@@ -123,7 +120,7 @@ def _config(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     config = raw["hyper_parameters"].get("config") if _is_lightning(raw) else raw.get("config")
     if not isinstance(config, Mapping):
         raise CheckpointError(
-            f"{path} has no 'config' (nor 'hyper_parameters' with one); it holds {_names(raw)}. "
+            f"{path} has no 'config' (nor 'hyper_parameters' with one); it holds {_names(raw) or 'nothing'}. "
             "A checkpoint tells its architecture and bands there; export it again from training."
         )
     if config.get("model_framework", "smp") != "smp":
@@ -342,6 +339,4 @@ def _changes(raw: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ..
 
 
 def _names(names: Iterable[Any]) -> str:
-    names = list(names)
-    some = ", ".join(map(shown, names[:NAMES_SHOWN]))
-    return f"{some}, …" if len(names) > NAMES_SHOWN else some or "nothing"
+    return listed(map(shown, names), most=4)
