@@ -93,6 +93,7 @@ def test_the_benchmark_of_features_runs_without_the_reference(
     assert all(row["seconds"] > 0 for row in figures["features"])
 
 
+@pytest.mark.slow
 def test_memory_of_all_features_is_measured_in_a_process_of_its_own(preprocess: ModuleType) -> None:
     figures = preprocess.in_own_process(preprocess.__file__, "ours", ["--size", "64"])
     assert figures["peak_gib"] >= figures["inputs_gib"] > 0
@@ -154,6 +155,7 @@ def test_the_benchmark_of_a_gpu_says_in_one_line_that_there_is_none(
     assert left.value.code == "benchmarks/gpu.py needs a CUDA device, and torch finds none here"
 
 
+@pytest.mark.slow
 def test_operations_of_a_network_are_counted_without_computing(gpu: ModuleType, tmp_path: Path) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -203,26 +205,15 @@ def test_benchmarks_of_objects_and_files_tell_time_and_memory_beside_a_plain_way
     assert re.search(r"^\|( [^|]+\|){2,}( \d[\d.,]*[^|]*\|)+$", printed, re.MULTILINE), printed
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_merging_simulates_reads_and_merges(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     merge = importlib.import_module("merge")
     monkeypatch.setattr(merge, "DAYS_A_YEAR", 2)
-    merge.main(
-        [
-            "--tiles",
-            "8",
-            "--plain",
-            "0",
-            "--processes",
-            "1",
-            "--folder",
-            str(tmp_path),
-            "--json",
-            str(tmp_path / "f.json"),
-        ]
-    )
+    small = ["--tiles", "8", "--plain", "0", "--processes", "1"]
+    merge.main([*small, "--folder", str(tmp_path), "--json", str(tmp_path / "f.json")])
     assert json.loads((tmp_path / "f.json").read_text())
     assert "GiB" in capsys.readouterr().out
 

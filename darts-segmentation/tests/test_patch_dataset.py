@@ -14,6 +14,9 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 from geopandas.testing import assert_geodataframe_equal
@@ -284,6 +287,15 @@ def test_readers_see_whole_samples_while_a_writer_writes(copy: Path) -> None:
         assert len(PatchDataset.open(copy)) == 13
 
 
+def write_table(file: Path, **columns: object) -> None:
+    """Write a table again with other values in some columns."""
+    table = pq.read_table(file)
+    for name, value in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array([value] * len(table)))
+    pq.write_table(table, file)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "no-form": (lambda path: (path / "dataset.json").unlink(), MissingDataError, "holds no patch dataset"),
     "form-cut": (lambda path: (path / "dataset.json").write_text("{"), StoreError, "dataset.json is damaged"),
@@ -304,6 +316,20 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     ),
     "metadata-of-others": (
         lambda path: shutil.copy(path / "samples.parquet", path / "metadata.parquet"), StoreError, "is damaged",
+    ),
+    "metadata-elsewhere": (
+        lambda path: gpd.read_parquet(path / "metadata.parquet").to_crs(3413).to_parquet(path / "metadata.parquet"),
+        StoreError, r"metadata.parquet is damaged: its geometry is in .*3413.*, not in EPSG:4326",
+    ),
+    "metadata-without-geometry": (
+        lambda path: pd.DataFrame(gpd.read_parquet(path / "metadata.parquet").drop(columns="geometry")).to_parquet(
+            path / "metadata.parquet"
+        ),
+        StoreError, "metadata.parquet is damaged",
+    ),
+    "metadata-of-bad-shapes": (
+        lambda path: write_table(path / "metadata.parquet", geometry=b"no WKB"),
+        StoreError, "metadata.parquet is damaged",
     ),
     "no-arrays": (lambda path: shutil.rmtree(path / "data.zarr"), MissingDataError, "data.zarr is missing"),
     "no-array": (lambda path: shutil.rmtree(path / "data.zarr/y"), StoreError, "y is damaged"),

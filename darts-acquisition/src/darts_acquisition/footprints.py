@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -19,6 +20,8 @@ MARGIN_PX = 2
 """Pixels added where grids differ, for what lies between the points and for the reach of cubic resampling."""
 
 Range = tuple[float, float]
+
+_LONLAT = CRS.from_epsg(4326)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def describe_area(windows: Sequence[PixelWindow], grid: GeoBox) -> str:
     text = f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g} in {name}"
     if crs.is_geographic:
         return text
-    transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    transformer = _transformer(crs, _LONLAT)
     corners = [transformer.transform(x, y) for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))]
     return text + ", corners lon/lat " + ", ".join(f"{lon:.3f}/{lat:.3f}" for lon, lat in corners)
 
@@ -118,7 +121,17 @@ def crs_of(geobox: GeoBox) -> CRS:
     """
     if geobox.crs is None:
         raise ConfigError(f"the grid has no CRS: {geobox!r}")
-    return CRS.from_wkt(geobox.crs.to_wkt())
+    return _crs(geobox.crs.to_wkt())
+
+
+@lru_cache(maxsize=256)
+def _crs(wkt: str) -> CRS:
+    return CRS.from_wkt(wkt)
+
+
+@lru_cache(maxsize=256)
+def _transformer(source: CRS, target: CRS) -> Transformer:
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _converged_bounds(target: GeoBox, grid: GeoBox) -> tuple[Range, Range]:
@@ -158,8 +171,7 @@ def _sample(target: GeoBox, edge_points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _transform(target: GeoBox, grid: GeoBox, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    transformer = Transformer.from_crs(crs_of(target), crs_of(grid), always_xy=True)
-    x, y = transformer.transform(x, y)
+    x, y = _transformer(crs_of(target), crs_of(grid)).transform(x, y)
     known = np.isfinite(x) & np.isfinite(y)
     if not known[0]:
         raise ConfigError(f"the middle of the target grid has no place in {grid.crs}: {target!r}")
@@ -175,7 +187,7 @@ def _pole_inside(target: GeoBox) -> float | None:
     """Return the latitude of the pole that a projected target contains, if any."""
     if crs_of(target).is_geographic:
         return None
-    transformer = Transformer.from_crs("EPSG:4326", crs_of(target), always_xy=True)
+    transformer = _transformer(_LONLAT, crs_of(target))
     for latitude in (90.0, -90.0):
         column, row = ~target.affine * transformer.transform(0.0, latitude)
         if 0 <= column <= target.shape.x and 0 <= row <= target.shape.y:

@@ -1,13 +1,14 @@
 """The network of a checkpoint, built from its config and filled with its weights; neither is trusted."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from darts_utils.errors import CheckpointError
 from darts_utils.quoting import listed, shown
@@ -19,6 +20,13 @@ NAME_LENGTH = 90
 SPARE_WEIGHTS = 100_000_000
 """So many more weights than the file holds, and as many again, a network may ask for until the misfit is told: encoders
 that are cut off at some depth are built whole first."""
+
+
+_FILLING = frozenset({
+    "normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_",
+    "orthogonal_",
+})  # fmt: skip
+"""Functions that fill weights with random numbers."""
 
 
 class Described(Protocol):
@@ -48,8 +56,8 @@ def build_network(content: Described, path: Path) -> torch.nn.Module:
 
     _check_shapes(content, path)
     try:
-        # The random first weights, which are overwritten, must not move the caller's random numbers.
-        with torch.random.fork_rng(devices=[]), _no_more_weights_than(content.state_dict):
+        # What an architecture draws in other ways must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]), _WithoutFirstWeights(), _no_more_weights_than(content.state_dict):
             network = smp.create_model(**content.model)
     # Each architecture and encoder refuses its arguments in its own way.
     except Exception as error:
@@ -74,13 +82,24 @@ def _check_shapes(content: Described, path: Path) -> None:
     import segmentation_models_pytorch as smp
 
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _WithoutFirstWeights():
             outline = smp.create_model(**content.model)
     # What is wrong with it is told where it is built; some can only be built for good.
     except Exception:
         return
     if misfits := _misfits(outline.state_dict(), content.state_dict):
         raise CheckpointError(f"{path}: its weights do not fit the architecture in its config: {misfits}")
+
+
+class _WithoutFirstWeights(TorchFunctionMode):
+    """Leaves new weights as memory has them; random ones, all overwritten later, are most of the time of building."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in _FILLING:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
