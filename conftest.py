@@ -3,10 +3,14 @@
 import logging
 
 import pytest
+from hypothesis import settings
 
 # The folder `darts/` has the name of the package inside it. Pytest names test modules after their folders
 # (`darts.tests.test_cli`), so the real package has to be in place first.
 import darts  # noqa: F401
+
+settings.register_profile("untimed", deadline=None)  # machines are noisy, and the first case loads libraries
+settings.load_profile("untimed")
 
 
 @pytest.fixture

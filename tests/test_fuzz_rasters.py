@@ -219,6 +219,7 @@ file_names = st.sampled_from([
     rasters=st.lists(st.tuples(file_names, profiles, damages), min_size=1, max_size=2, unique_by=lambda part: part[0]),
     about=st.lists(metadata, max_size=2),
 )
+@example("20220730_205851_17_2459", [("x_SR.tif", GOOD, ("kind", "loop"))], [])
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b"[" * 50_000])
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b'{"acquired": "0001-01-01T00:00:00+23:59"}'])
 def test_what_lies_in_a_planet_folder(

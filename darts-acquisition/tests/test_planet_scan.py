@@ -1,5 +1,6 @@
 """The scan of Planet's folders: what can be loaded, what is incomplete and why, what is none of Planet's."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import darts_acquisition as da
 from darts_acquisition.planet_folders import planet_files, scan_planet_orthotiles, scan_planet_scenes
-from darts_utils.errors import ConfigError, MissingDataError, StoreError
+from darts_utils.errors import ConfigError, MissingDataError
 
 SCENE = "20220125_075650_17_1061"
 OTHER = "20170831_172754_101c"
@@ -93,6 +94,36 @@ def test_a_link_that_leads_nowhere_is_a_reason(tmp_path):
     assert folder.reasons == ("x_SR.tif cannot be read (No such file or directory)",)
 
 
+def test_a_link_that_leads_round_in_a_circle_is_a_reason_and_stops_no_other(tmp_path):
+    _whole(tmp_path / OTHER)
+    _whole(tmp_path / SCENE, sr="other.tif")
+    (tmp_path / SCENE / "x_SR.tif").symlink_to("x_SR.tif")
+    (tmp_path / "round").symlink_to("round")
+    scan = scan_planet_scenes(tmp_path)
+    assert [folder.scene_id for folder in scan.complete] == [OTHER]
+    assert scan.incomplete[0].reasons == ("x_SR.tif cannot be read (Too many levels of symbolic links)",)
+
+
+def test_a_folder_that_may_not_be_read_is_incomplete_and_stops_no_other(tmp_path, monkeypatch):
+    _whole(tmp_path / OTHER)
+    for name in (SCENE, "lost+found"):
+        _whole(tmp_path / name)
+
+    def scandir(folder):
+        if Path(folder).name in (SCENE, "lost+found"):  # permissions do not stop root
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return real(folder)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    scan = scan_planet_scenes(tmp_path)
+    assert [folder.scene_id for folder in scan.complete] == [OTHER]
+    assert [folder.reasons for folder in scan.incomplete] == [
+        (f"cannot read folder {tmp_path / SCENE}: Permission denied",)
+    ]
+    assert scan.ignored == (tmp_path / "lost+found",)
+
+
 def test_links_to_folders_are_followed(tmp_path):
     _whole(tmp_path / "elsewhere" / SCENE)
     (tmp_path / "scenes").mkdir()
@@ -134,21 +165,6 @@ def test_the_lists_hold_what_the_scan_found(tmp_path):
 def test_a_scan_of_no_folder_is_an_error(tmp_path, scan):
     with pytest.raises(MissingDataError, match="nowhere"):
         scan(tmp_path / "nowhere")
-
-
-def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path, monkeypatch):
-    # Permissions do not stop root, as whom containers run these tests.
-    _whole(tmp_path / SCENE)
-
-    def refuse(path):
-        if Path(path).name == SCENE:
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(StoreError, match=rf"{SCENE}: Permission denied"):
-        scan_planet_scenes(tmp_path)
 
 
 def test_a_scan_opens_no_raster(tmp_path, monkeypatch):

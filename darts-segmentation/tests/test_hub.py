@@ -156,6 +156,12 @@ def test_a_pickle_beside_the_weights_is_not_touched(folder: Path, monkeypatch: p
     assert load_checkpoint(folder).bands == tuple(INPUTS)
 
 
+def name_a_foreign_type(file: Path) -> None:
+    """Spoil a file so that its reader lists all types that it knows."""
+    header = json.dumps({"a": {"dtype": "F128", "shape": [], "data_offsets": [0, 0]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -195,6 +201,7 @@ def test_a_pickle_beside_the_weights_is_not_touched(folder: Path, monkeypatch: p
         (lambda folder: cut(folder / "model.safetensors", 0.01), r"model\.safetensors is no safetensors file"),
         (lambda folder: cut(folder / "model.safetensors", 0.9999), r"model\.safetensors is no safetensors file"),
         (lambda folder: torch.save({}, folder / "model.safetensors"), r"model\.safetensors is no safetensors file"),
+        (lambda folder: name_a_foreign_type(folder / "model.safetensors"), r"damaged or cut short .{,130}\. Copy"),
     ],
 )
 def test_each_defect_is_one_clear_error_that_names_the_folder(folder: Path, change: Any, message: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from darts_utils.errors import ConfigError, MissingDataError, StoreError
+from darts_utils.paths import is_folder
 from darts_utils.quoting import shown
 
 _SCENE = re.compile(r"(?P<day>\d{8})_(?P<time>\d{6})(?:_\d{2})?_[0-9A-Za-z]{4}", re.ASCII)
@@ -202,11 +203,11 @@ def _folders(root: Path) -> list[Path]:
     """Return the folders in a folder, sorted."""
     if not root.is_dir():
         raise MissingDataError(f"there is no folder {root}; pass the folder that holds the Planet images")
-    return sorted(root / entry.name for entry in _entries(root) if entry.is_dir())
+    return sorted(root / entry.name for entry in _entries(root) if is_folder(entry))
 
 
 def _files(folder: Path) -> Mapping[str, os.DirEntry[str]]:
-    return {entry.name: entry for entry in _entries(folder) if not entry.is_dir()}
+    return {entry.name: entry for entry in _entries(folder) if not is_folder(entry)}
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -223,13 +224,18 @@ def _scan(kind: Literal["scene", "orthotile"], folders: Iterable[tuple[str | Non
     incomplete: list[PlanetFolder] = []
     ignored: list[Path] = []
     for tile_id, path in folders:
-        files = _files(path)
+        files: Mapping[str, os.DirEntry[str]] = {}
+        unread: tuple[str, ...] = ()
+        try:
+            files = _files(path)
+        except StoreError as error:
+            unread = (str(error),)
         chosen = _choose(files)
         has_name = _SCENE.fullmatch(path.name) or _ORTHOTILE.fullmatch(path.name)
         if not has_name and not chosen.reflectance:
             ignored.append(path)
             continue
-        reasons = tuple(_reasons(kind, path.name, files, chosen))
+        reasons = unread or tuple(_reasons(kind, path.name, files, chosen))
         found = PlanetFolder(
             path=path, scene_id=path.name, tile_id=tile_id, reasons=reasons, remarks=tuple(_remarks(kind, chosen))
         )

@@ -20,6 +20,7 @@ from darts_export.stac_assets import (
 )
 from darts_export.stac_geometry import united_bbox
 from darts_utils.errors import ConfigError, StoreError
+from darts_utils.paths import is_folder
 
 ITEM_FILE = "item.json"
 COLLECTION_FILE = "collection.json"
@@ -233,7 +234,7 @@ def _item_files(folder: Path) -> Iterator[str]:
 
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
 
 
 def _read_item(path: Path) -> dict[str, Any] | None:

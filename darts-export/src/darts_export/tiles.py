@@ -21,6 +21,7 @@ from darts_export.products import DEBUG_FILE, DEFAULT_BANDS, PRODUCTS, check_nam
 from darts_export.rasters import tile_geobox
 from darts_utils.bands import require_bands
 from darts_utils.errors import ConfigError, MissingBandError, StoreError
+from darts_utils.paths import is_folder
 from darts_utils.store import remove_leftovers, replacing
 from darts_utils.threads import on_all_cores
 
@@ -114,7 +115,9 @@ def _check_folder(folder: Path) -> None:
     except FileNotFoundError:  # that folder was removed
         what = ""
     if not what and folder.is_dir():
-        inner = min((entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."), default="")
+        inner = min(
+            (entry.name for entry in os.scandir(folder) if is_folder(entry) and entry.name[0] != "."), default=""
+        )
         what = f"holds the folder {inner}" if inner else ""
     if what:
         raise StoreError(

@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from darts_utils.errors import CheckpointError
-from darts_utils.quoting import listed, shown
+from darts_utils.quoting import first_line, listed, shown
 
 NAMES_SHOWN = 2
 """How many weights a message about misfits names."""
@@ -68,7 +68,7 @@ def build_network(content: Described, path: Path) -> torch.nn.Module:
     try:
         network.load_state_dict(dict(content.state_dict))
     except RuntimeError as error:
-        misfits = _misfits(network.state_dict(), content.state_dict) or str(error).partition("\n")[0]
+        misfits = _misfits(network.state_dict(), content.state_dict) or first_line(error)
         raise CheckpointError(f"{path}: its weights do not fit the architecture in its config: {misfits}") from error
     return network.eval()
 

@@ -24,6 +24,7 @@ from darts_segmentation.layouts import (
 )
 from darts_utils.bands import band
 from darts_utils.errors import CheckpointError, MissingDataError
+from darts_utils.quoting import first_line
 from darts_utils.store import replacing
 
 LARGEST_PICKLE = 1 << 26
@@ -209,7 +210,7 @@ def _reason(path: Path, error: Exception) -> str:
             f"{path} is refused: it wants to load the Python object {name}, and a file that may do so can run code. "
             "Nothing of it was run. A checkpoint holds tensors and plain values only; export it again from training."
         )
-    cause = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    cause = first_line(error).partition(". ")[0]
     return f"{path} is no torch checkpoint, or is damaged or cut short ({cause}). Copy or download it again."
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from darts_utils.errors import CheckpointError, MissingDataError
-from darts_utils.quoting import listed
+from darts_utils.quoting import first_line, listed
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -107,7 +107,7 @@ def _read_weights(file: Path) -> dict[str, Any]:
         return load_file(file)
     # Damaged bytes make the reader fail in several ways: SafetensorError, KeyError for a type it does not know, …
     except Exception as error:
-        cause = str(error).partition("\n")[0] or type(error).__name__
+        cause = first_line(error)
         raise CheckpointError(
             f"{file} is no safetensors file, or is damaged or cut short ({cause}). Copy or download it again."
         ) from error

@@ -18,6 +18,7 @@ import torch
 
 from darts_segmentation.runtimes import RUNTIMES
 from darts_utils.errors import ConfigError, StoreError
+from darts_utils.quoting import first_line
 from darts_utils.store import replacing
 
 logger = logging.getLogger("darts.segmentation")
@@ -197,7 +198,7 @@ def _converted(core: Any, module: torch.nn.Module, bands: int, side: int) -> Any
         off = _difference(core, model, module, bands, side)
     # Tracing and converting fail in their own ways.
     except Exception as error:
-        cause = str(error).strip().partition("\n")[0] or type(error).__name__
+        cause = first_line(error)
         raise ConfigError(f"OpenVINO cannot convert this network ({cause}); choose runtime 'torch'") from error
     if not off <= TOLERANCE:
         raise ConfigError(

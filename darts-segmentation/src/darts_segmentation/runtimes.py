@@ -9,6 +9,7 @@ import torch
 
 from darts_utils.arrays import Device
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import first_line
 
 logger = logging.getLogger("darts.segmentation")
 
@@ -149,7 +150,7 @@ class CompiledRuntime(TorchRuntime):
 
     def _give_up(self, error: Exception) -> None:
         self.forward = self.module
-        cause = str(error).strip().partition("\n")[0] or type(error).__name__
+        cause = first_line(error)
         logger.warning("torch.compile failed (%s); the network runs uncompiled", cause)
 
 

@@ -1,4 +1,4 @@
-"""Where darts keeps things unless told otherwise: a value, no global state."""
+"""Where darts keeps things unless told otherwise (a value, no global state), and what lies in folders of others."""
 
 import os
 from collections.abc import Mapping
@@ -79,3 +79,11 @@ class DefaultPaths:
         if path is None:
             raise ConfigError("DefaultPaths has empty fields; call resolve() first, or give darts_dir")
         return path
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Return whether an entry is a folder, or a link to one; a link that leads round in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

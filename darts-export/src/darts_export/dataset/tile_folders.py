@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from darts_export.products import PRODUCTS
 from darts_utils.errors import MissingDataError, StoreError
+from darts_utils.paths import is_folder
 
 LEVELS_BELOW = 2
 """Tiles lie one or two folders below an output folder: <scene>/ or <tile>/<scene>/."""
@@ -69,15 +70,8 @@ def _with_any(folder: Path, wanted: set[str], levels: int) -> Iterator[Path]:
         yield folder
     # A stray file must not hide the tiles below it, so a tile's folder is looked into as well.
     for entry in listed if levels else ():
-        if not entry.name.startswith(".") and _is_folder(entry):
+        if not entry.name.startswith(".") and is_folder(entry):
             try:
                 yield from _with_any(Path(entry.path), wanted, levels - 1)
             except PermissionError:
                 yield Path(entry.path)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads round in a circle
-        return False
