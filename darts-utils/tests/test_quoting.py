@@ -36,6 +36,8 @@ def test_of_many_names_the_first_are_listed_and_the_rest_counted():
 def test_the_first_line_of_an_error_is_quoted():
     assert first_line(ValueError("not a number.\nsee there")) == "not a number"
     assert first_line(ValueError()) == "ValueError"
+    for text in ("'/a/b.tif' not recognized", "/a/b.tif: not recognized"):
+        assert first_line(ValueError(text), "/a/b.tif") == "not recognized"
     assert first_line(KeyError("crs")) == "'crs' is missing"
     assert len(first_line(ValueError("x" * 1000))) == FIRST + 2
 

@@ -13,6 +13,7 @@ from rasterio.windows import Window
 
 from darts_acquisition.raw_scene import check_size
 from darts_utils.errors import ConfigError, GridMismatchError, MissingDataError, StoreError
+from darts_utils.quoting import first_line
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 """GeoTIFF and JPEG 2000. Other formats, VRT above all, can be texts that make GDAL read further files or addresses."""
@@ -38,7 +39,9 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
         with environment, rasterio.DatasetReader(path, driver=list(DRIVERS)) as source:
             yield source
     except RasterioError as error:
-        raise StoreError(f"cannot read {path}: {_reason(error)}. Fetch or copy the file again.") from error
+        raise StoreError(
+            f"cannot read {path}: {first_line(error.__cause__ or error, path)}. Fetch or copy the file again."
+        ) from error
     except UnicodeEncodeError as error:
         raise StoreError(f"cannot read {path}: its name is no Unicode text; rename the file or its folder") from error
 
@@ -98,8 +101,3 @@ def read_strips(
         height = min(rows_at_once, source.height - start)
         window = Window(0, start, source.width, height)
         yield slice(start, start + height), source.read(list(bands), window=window)
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return str(cause).strip().rstrip(".") or type(cause).__name__

@@ -23,9 +23,15 @@ def listed(names: Iterable[Any], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def first_line(error: BaseException) -> str:
-    """Return what another library's error, which may span many lines, says first; its class where it says nothing."""
-    lines = str(error).strip().splitlines()
+def first_line(error: BaseException, path: object = None) -> str:
+    """Return what another library's error, which may span many lines, says first; its class where it says nothing.
+
+    Args:
+        error: what was raised.
+        path: file that the message around names already, and that libraries begin with again.
+    """
+    text = str(error) if path is None else str(error).replace(f"'{path}' ", "").replace(f"{path}: ", "")
+    lines = text.strip().splitlines()
     line = lines[0].rstrip(".") if lines else type(error).__name__
     line += " is missing" if isinstance(error, KeyError) else ""  # which says the key alone
     return line if len(line) <= FIRST else f"{line[:FIRST]} …"
