@@ -39,9 +39,8 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
         with environment, rasterio.DatasetReader(path, driver=list(DRIVERS)) as source:
             yield source
     except RasterioError as error:
-        raise StoreError(
-            f"cannot read {path}: {first_line(error.__cause__ or error, path)}. Fetch or copy the file again."
-        ) from error
+        cause = first_line(error.__cause__ or error, path, most=70)  # a path can be a line long
+        raise StoreError(f"cannot read {path}: {cause}. Fetch or copy the file again.") from error
     except UnicodeEncodeError as error:
         raise StoreError(f"cannot read {path}: its name is no Unicode text; rename the file or its folder") from error
 
@@ -57,8 +56,8 @@ def raster_geobox(source: rasterio.DatasetReader) -> GeoBox:
         raise ConfigError(f"{source.name} has no CRS; assign it, for instance with `gdal_edit.py -a_srs EPSG:… FILE`")
     if not source.crs.is_projected or abs(source.crs.linear_units_factor[1] - 1) > 1e-6:
         raise ConfigError(
-            f"{source.name} is in {source.crs.to_string()[:60]}, which is not projected in metres; "
-            "warp it to its UTM zone, for instance with `gdalwarp -t_srs EPSG:326… IN OUT`"
+            f"{source.name} is in {source.crs.to_string()[:30]}, not projected in metres; "
+            "`gdalwarp -t_srs EPSG:326…` it to UTM"
         )
     transform = source.transform
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:

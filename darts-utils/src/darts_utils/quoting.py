@@ -1,6 +1,7 @@
 """What others gave or said, as a message of one line quotes it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 SHOWN = 80
@@ -23,15 +24,18 @@ def listed(names: Iterable[Any], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def first_line(error: BaseException, path: object = None) -> str:
+def first_line(error: BaseException, path: Path | None = None, most: int = FIRST) -> str:
     """Return what another library's error, which may span many lines, says first; its class where it says nothing.
 
     Args:
         error: what was raised.
         path: file that the message around names already, and that libraries begin with again.
+        most: characters that are told.
     """
-    text = str(error) if path is None else str(error).replace(f"'{path}' ", "").replace(f"{path}: ", "")
+    text = str(error)
+    for again in () if path is None else (f"'{path}' ", f"{path}: ", f"{path.name}: "):
+        text = text.replace(again, "")
     lines = text.strip().splitlines()
     line = lines[0].rstrip(".") if lines else type(error).__name__
     line += " is missing" if isinstance(error, KeyError) else ""  # which says the key alone
-    return line if len(line) <= FIRST else f"{line[:FIRST]} …"
+    return line if len(line) <= most else f"{line[:most]} …"
