@@ -221,6 +221,7 @@ file_names = st.sampled_from([
 )
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, ("kind", "loop"))], [])
 @example("20220730_205851_17_2459", [("x_SR_8b_harmonized_clip.tif", GOOD, ("cut", 0.5))], [])
+@example("20220730_205851_17_2459", [("x_SR_8b_harmonized_clip.tif", GOOD, ("text", "II*\0"))], [])
 @example("5790392_4372514_2022-07-30_2459", [("x_SR_8b_harmonized_clip.tif", {**GOOD, "crs": "EPSG:4326"}, None)], [])
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b"[" * 50_000])
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b'{"acquired": "0001-01-01T00:00:00+23:59"}'])

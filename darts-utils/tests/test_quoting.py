@@ -38,7 +38,12 @@ def test_of_many_names_the_first_are_listed_and_the_rest_counted():
 def test_the_first_line_of_an_error_is_quoted():
     assert first_line(ValueError("not a number.\nsee there")) == "not a number"
     assert first_line(ValueError()) == "ValueError"
-    for text in ("'/a/b.tif' not recognized", "/a/b.tif: not recognized", "b.tif: not recognized"):
+    for text in (
+        "'/a/b.tif' not recognized",
+        "/a/b.tif: not recognized",
+        "b.tif: not recognized",
+        "/a/b.tif:not recognized",
+    ):
         assert first_line(ValueError(text), Path("/a/b.tif")) == "not recognized"
     assert first_line(ValueError("not recognized"), most=3) == "not …"
     assert first_line(KeyError("crs")) == "'crs' is missing"

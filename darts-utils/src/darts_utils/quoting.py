@@ -33,8 +33,8 @@ def first_line(error: BaseException, path: Path | None = None, most: int = FIRST
         most: characters that are told.
     """
     text = str(error)
-    for again in () if path is None else (f"'{path}' ", f"{path}: ", f"{path.name}: "):
-        text = text.replace(again, "")
+    if path is not None:
+        text = text.replace(str(path), "").replace(f"{path.name}:", "").lstrip("':, ")
     lines = text.strip().splitlines()
     line = lines[0].rstrip(".") if lines else type(error).__name__
     line += " is missing" if isinstance(error, KeyError) else ""  # which says the key alone
