@@ -220,6 +220,7 @@ file_names = st.sampled_from([
     about=st.lists(metadata, max_size=2),
 )
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, ("kind", "loop"))], [])
+@example("00010101_000000_0000", [("x_SR.tif", {**GOOD, "count": 4}, None)], [])
 @example("20220730_205851_17_2459", [("x_SR_8b_harmonized_clip.tif", GOOD, ("cut", 0.5))], [])
 @example("20220730_205851_17_2459", [("x_SR_8b_harmonized_clip.tif", GOOD, ("text", "II*\0"))], [])
 @example("5790392_4372514_2022-07-30_2459", [("x_SR_8b_harmonized_clip.tif", {**GOOD, "crs": "EPSG:4326"}, None)], [])

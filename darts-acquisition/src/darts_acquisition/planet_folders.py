@@ -23,6 +23,9 @@ _NAMES = (
     "or N_N_YYYY-MM-DD_XXXX (orthotile)"
 )  # fmt: skip
 
+YEARS = range(2000, 2200)
+"""Years that names may tell."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanetName:
@@ -92,12 +95,20 @@ def parse_planet_name(name: str) -> PlanetName:
     try:
         if match := _SCENE.fullmatch(name):
             time = datetime.strptime(match["day"] + match["time"], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-            return PlanetName(kind="scene", day=time.date(), time=time, tile_id=None)
+            return PlanetName(kind="scene", day=_flown(time.date()), time=time, tile_id=None)
         if match := _ORTHOTILE.fullmatch(name):
-            return PlanetName(kind="orthotile", day=date.fromisoformat(match["day"]), time=None, tile_id=match["tile"])
+            day = _flown(date.fromisoformat(match["day"]))
+            return PlanetName(kind="orthotile", day=day, time=None, tile_id=match["tile"])
     except ValueError as error:
         raise ConfigError(f"Planet folder {shown(name)} holds no date and time ({error}); expected {_NAMES}") from error
     raise ConfigError(f"Planet folder {shown(name)} has an unknown name; expected {_NAMES}")
+
+
+def _flown(day: date) -> date:
+    """Return a day on which satellites may have flown, which also fits into nanoseconds as tables hold times."""
+    if day.year not in YEARS:
+        raise ValueError(f"there are no images of the year {day.year}")
+    return day
 
 
 def scan_planet_scenes(scenes_dir: Path | str) -> PlanetScan:
