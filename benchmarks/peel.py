@@ -64,7 +64,7 @@ def run_darts(clip: Path, folder: Path, options: list[str]) -> np.ndarray:
     run = [sys.executable, "-m", "darts", "--log-plain"]
     store = folder / "store"
     scene = ["--store", str(store), "--scene-id", "peel", "--acquisition-time", "2021-08-21T21:00:19Z", "--overwrite"]
-    bands = ["--bands", "blue=1,green=2,red=3,nir=7"]
+    bands = ["--bands", "blue=1", "green=2", "red=3", "nir=7"]
     subprocess.run([*run, "import-scene", str(clip), *scene, *bands], check=True, capture_output=True)
     where = ["--raw-data-source", "import", "--raw-data-store", str(store), "--output-data-dir", str(folder / "out")]
     model = ["--model-files", str(bundled_models()["demo-optical"])]

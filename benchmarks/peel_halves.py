@@ -79,7 +79,7 @@ def tell(options: argparse.Namespace, folder: Path) -> None:
     store = folder / "store"
     if not store.exists():
         darts(f"import-scene {options.data / CLIP} --store {store} --scene-id peel --acquisition-time {DATE}T21:00:19Z "
-              "--bands blue=1,green=2,red=3,nir=7")  # fmt: skip
+              "--bands blue=1 green=2 red=3 nir=7")  # fmt: skip
     scene = f"--raw-data-source import --raw-data-store {store} --scene-ids peel --offline"
 
     def trained(name: str, seen: tuple[slice, slice], seeds: list[int]) -> list[Path]:

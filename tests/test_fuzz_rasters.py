@@ -106,46 +106,48 @@ GOOD = {
     "transform": NORTH_UP, "nodata": None, "tiled": False, "compress": None,
 }  # fmt: skip
 
-words = st.lists(
-    st.one_of(
-        st.sampled_from(["blue=1,green=2,red=3,nir=4", "blue,green,red,nir", "blue=0", "blue=9,red=1", "=", ""]).map(
-            lambda text: ("--bands", text)
-        ),
-        st.one_of(st.floats().map(str), st.sampled_from(["0", "none", "1e400", "-0.1"])).map(lambda t: ("--nodata", t)),
-        st.floats().map(lambda number: ("--scale", str(number))),
-        st.floats().map(lambda number: ("--offset", str(number))),
-        st.floats().map(lambda number: ("--sun-azimuth", str(number))),
-        st.sampled_from(["0", "1", "9", "-1", "none.tif", "²"]).map(lambda text: ("--scl", text)),
-        st.sampled_from(
+bands = st.sampled_from([
+    "blue=1 green=2 red=3 nir=4", "blue green red nir", "blue none red nir", "blue,red", "blue=0", "blue=9 red=1", "=",
+]).map(str.split)  # fmt: skip
+options_of_import = st.fixed_dictionaries(
+    {},
+    optional={
+        "nodata": st.one_of(st.floats().map(str), st.sampled_from(["0", "none", "1e400", "-0.1"])),
+        "scale": st.floats().map(str),
+        "offset": st.floats().map(str),
+        "sun-azimuth": st.floats().map(str),
+        "scl": st.sampled_from(["0", "1", "9", "-1", "none.tif", "²"]),
+        "acquisition-time": st.sampled_from(
             ["2023-07-30", "0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "now", "", "2023-02-30T1"]
-        ).map(lambda text: ("--acquisition-time", text)),
-        st.sampled_from(NASTY_NAMES).map(lambda text: ("--sensor", text)),
-    ),
-    max_size=2,
-    unique_by=lambda pair: pair[0],
-)  # fmt: skip
+        ),
+        "sensor": st.sampled_from(NASTY_NAMES),
+    },
+)
 
 
 @fuzzed(short=12, share=0.08)
-@given(profile=profiles, damage=damages, options=words)
-@example(GOOD, None, [("--scl", "²")])
-@example(GOOD, None, [("--bands", "blue=²")])
-@example(GOOD, None, [("--bands", "blue=" + "9" * 5_000)])
-@example(GOOD, None, [("--acquisition-time", "0001-01-01T00:00+14:00")])
-@example(GOOD, ("kind", "device"), [])
-@example(GOOD, ("kind", "fifo"), [])
+@given(profile=profiles, damage=damages, options=options_of_import, bands=st.none() | bands | st.just([""]))
+@example(GOOD, None, {"scl": "²"}, None)
+@example(GOOD, None, {}, ["blue=²"])
+@example(GOOD, None, {}, ["blue=" + "9" * 5_000])
+@example(GOOD, None, {"acquisition-time": "0001-01-01T00:00+14:00"}, None)
+@example(GOOD, ("kind", "device"), {}, None)
+@example(GOOD, ("kind", "fifo"), {}, None)
 def test_a_geotiff_that_is_imported(
-    sandbox: Sandbox, profile: dict[str, Any], damage: tuple[str, Any] | None, options: list[tuple[str, str]]
+    sandbox: Sandbox,
+    profile: dict[str, Any],
+    damage: tuple[str, Any] | None,
+    options: dict[str, str],
+    bands: list[str] | None,
 ) -> None:
     sandbox.clear()
     tif = sandbox.home / "scene.tif"
     remove(tif)
     if not write_raster(tif, profile, damage):
         return
-    time = (
-        [] if any(name == "--acquisition-time" for name, _ in options) else ["--acquisition-time=2023-07-30T20:58:51Z"]
-    )
-    sandbox.run("import-scene", tif, *time, *(f"{name}={value}" for name, value in options))
+    options = {"acquisition-time": "2023-07-30T20:58:51Z", **options}
+    which = () if bands is None else ("--bands", *bands)
+    sandbox.run("import-scene", tif, *(f"--{name}={value}" for name, value in options.items()), *which)
 
 
 def test_a_raster_of_thousands_of_bands(sandbox: Sandbox) -> None:

@@ -154,13 +154,13 @@ def test_a_folder_is_converted_with_its_bands_given(darts: Any, folder: Path, tm
     assert code == 2
     assert "--bands" in errors
     assert not target.exists()
-    assert darts("convert", folder, target, "--bands", "red,blau")[0] == 2
-    code, out, _ = darts("convert", folder, target, "--bands", "red, nir")
+    assert darts("convert", folder, target, "--bands", "red", "blau")[0] == 2
+    code, out, _ = darts("convert", folder, target, "--bands", "red", "nir")
     assert code == 0
     assert "the bands were given: red, nir" in out
     (folder / "darts.json").write_text('{"input_combination": ["red", "nir"]}')
     assert same_network(folder, target)
-    code, _, errors = darts("convert", folder, target, "--bands", "nir,red", "--overwrite")
+    code, _, errors = darts("convert", folder, target, "--bands", "nir", "red", "--overwrite")
     assert code == 2
     assert "not those given" in errors
 

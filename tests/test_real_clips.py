@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not SITES.is_dir(), reason="the sample data do n
 def test_a_real_clip_gives_complete_results(darts: Callable, tmp_path: Path, site: str, model: Path) -> None:
     file, time, epsg = CLIPS[site]
     imported = darts(
-        "import-scene", SITES / file, "--scene-id", site, "--bands", "blue=1,green=2,red=3,nir=7",
+        "import-scene", SITES / file, "--scene-id", site, "--bands", "blue=1", "green=2", "red=3", "nir=7",
         "--acquisition-time", time, "--store", tmp_path / "store",
     )  # fmt: skip
     assert imported.code == 0, imported.text

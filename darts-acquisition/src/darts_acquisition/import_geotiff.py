@@ -21,7 +21,7 @@ ENCODED_SCALE, ENCODED_OFFSET = 1e-4, -0.1
 """Reflectance that is not delivered as uint16 is stored as DN = (reflectance + 0.1) / 1e-4, from 1 to 65535."""
 
 Files = Path | str | Sequence[Path | str]
-Bands = Mapping[str, int] | Sequence[str | None]
+Bands = Mapping[str, int] | Sequence[str]
 
 
 def import_scene(
@@ -52,8 +52,8 @@ def import_scene(
         files: one file or several, all on one north-up grid in a projected CRS in metres.
         store: folder of the raw data store.
         scene_id: a plain name; None: the name of the file, if there is one file.
-        bands: common name → number of the band, counted from 1 over all files in their order; or the names in that
-            order, None or "-" for a band to leave out, one for each band.
+        bands: common name → number of the band, counted from 1 over all files in their order; or the names of
+            all bands in that order.
         scale: reflectance = value × scale + offset. None: 1e-4 for integers; 1 for floats, which are taken for
             reflectance and refused if they do not look like it.
         offset: see `scale`; −0.1 for Level-2A of processing baseline 04.00 and later.
@@ -171,12 +171,11 @@ def _numbers(bands: Bands, count: int) -> dict[str, int]:
         # Four names for a file of seven bands would be a guess at which seven those are.
         if len(names) != count:
             raise ConfigError(
-                f"bands lists {len(names)} names, but the files have {count} bands; list one for each ('-' for a band "
-                "to leave out), or give name → number, such as blue=1, green=2, red=3, nir=7"
+                f"bands lists {len(names)} names, but the files have {count} bands; name each, or "
+                "give numbers, such as blue=1 green=2 red=3 nir=7"
             )
-        kept = [(name, number) for number, name in enumerate(names, 1) if name not in (None, "-")]
-        numbers = {str(name): number for name, number in kept}
-        if len(numbers) < len(kept):
+        numbers = {name: number for number, name in enumerate(names, 1)}
+        if len(numbers) < len(names):
             raise ConfigError(f"bands names a band twice: {names}")
     if not numbers:
         raise ConfigError("bands names no band")

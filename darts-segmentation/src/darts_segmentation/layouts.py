@@ -155,7 +155,7 @@ def _bands(config: Mapping[str, Any], path: Path, given: Sequence[str] | None, l
 
 
 def _how_to_name_bands(config: Mapping[str, Any], path: Path, layout: str | None) -> str:
-    convert = "`darts model convert` with --bands red,nir,…"
+    convert = "`darts model convert` with --bands red nir …"
     if layout != HUB_FOLDER:
         return (
             f"{path} names no input bands: its config lacks 'input_combination' (or 'bands'). Give them to {convert}."

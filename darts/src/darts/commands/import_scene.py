@@ -15,7 +15,7 @@ from darts_utils.quoting import shown
 
 logger = logging.getLogger("darts.import")
 
-BASIC_BANDS = "blue,green,red,nir"
+BASIC_BANDS = ("blue", "green", "red", "nir")
 DIGITS = 5
 """Of the number of a band at most."""
 SENTINEL2_ID = re.compile(
@@ -30,7 +30,7 @@ def import_scene(
     *,
     acquisition_time: str | None = None,
     scene_id: str | None = None,
-    bands: str = BASIC_BANDS,
+    bands: list[str] | None = None,
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | Literal["none"] | None = None,
@@ -59,8 +59,9 @@ def import_scene(
     scene_id
         Name of the scene; default: the name of the file or product.
     bands
-        GeoTIFF: which band is which, names in the order of the bands (blue,green,red,nir; - leaves one out), or names
-        with numbers counted from 1 over all files (blue=1,green=2,red=3,nir=7). Product: names of the bands to take.
+        GeoTIFF: which band is which, the names of all in their order (blue green red nir), or names with numbers
+        counted from 1 over all files (blue=1 green=2 red=3 nir=7). Product: names of the bands to take. Default: blue
+        green red nir.
     scale
         GeoTIFF: reflectance = value × scale + offset; default: 0.0001 for integers, 1 for floats.
     offset
@@ -93,7 +94,7 @@ def import_scene(
     }
     store = raw_data_store or (default_dirs or DefaultPaths()).resolve().sentinel2_scenes("import")
     given = {name: value for name, value in geotiff_options.items() if value is not None}
-    scenes = list(_scenes(files, store, scene_id, bands, given, overwrite))
+    scenes = list(_scenes(files, store, scene_id, bands or BASIC_BANDS, given, overwrite))
     if [scene.source for scene in scenes] == files[:1]:  # one scene that was named itself: its error is the command's
         there = scenes[0].is_product and not overwrite and scenes[0].is_there()
         logger.info("%s %s", "in the store already:" if there else "imported into", scenes[0].put())
@@ -114,7 +115,12 @@ class _Scene:
 
 
 def _scenes(
-    files: Sequence[Path], store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
+    files: Sequence[Path],
+    store: Path,
+    scene_id: str | None,
+    bands: Sequence[str],
+    given: dict[str, Any],
+    overwrite: bool,
 ) -> Iterator[_Scene]:
     """Yield the scenes that the arguments name, or that lie in the folders which they name."""
     from darts_acquisition.safe_import import find_safe_products, is_safe
@@ -154,7 +160,7 @@ def _is_geotiff(path: Path) -> bool:
 
 
 def _product(
-    product: Path, store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
+    product: Path, store: Path, scene_id: str | None, bands: Sequence[str], given: dict[str, Any], overwrite: bool
 ) -> _Scene:
     from darts_acquisition import IMPORT, missing_bands
     from darts_acquisition.safe_import import SCL, import_safe, safe_scene_id
@@ -165,21 +171,25 @@ def _product(
             "classification with it"
         )
     names = _bands(bands)
-    if not isinstance(names, list) or None in names:
-        raise ConfigError(f"bands: for products give names alone, such as blue,green,red,nir; got {shown(bands)}")
-    wanted = [str(name) for name in names]
+    if isinstance(names, dict):
+        raise ConfigError(f"bands: for products give names alone, such as blue green red nir; got {_told(bands)}")
     name = scene_id or safe_scene_id(product)
 
     return _Scene(
         product,
         is_product=True,
-        is_there=lambda: not missing_bands(store, IMPORT, name, (*wanted, SCL)),
-        put=lambda: import_safe(product, store, name, bands=wanted, overwrite=overwrite),
+        is_there=lambda: not missing_bands(store, IMPORT, name, (*names, SCL)),
+        put=lambda: import_safe(product, store, name, bands=names, overwrite=overwrite),
     )
 
 
 def _geotiff(
-    files: Sequence[Path], store: Path, scene_id: str | None, bands: str, given: dict[str, Any], overwrite: bool
+    files: Sequence[Path],
+    store: Path,
+    scene_id: str | None,
+    bands: Sequence[str],
+    given: dict[str, Any],
+    overwrite: bool,
 ) -> _Scene:
     import darts_acquisition
 
@@ -248,17 +258,20 @@ def _print_outcomes(outcomes: Sequence[tuple[Path, str, str]]) -> None:
         print_failures("Failed scenes", "scene", failures)
 
 
-def _bands(text: str) -> dict[str, int] | list[str | None]:
-    """Read `blue=1,green=2` as numbers by name, and `blue,-,red` as names in order."""
-    parts = [part.strip() for part in text.split(",")]
-    if not any("=" in part for part in parts):
-        return [None if part == "-" else part for part in parts]
+def _bands(words: Sequence[str]) -> dict[str, int] | list[str]:
+    """Read `blue=1 green=2` as numbers by name, and `blue green` as names in order."""
+    if not any("=" in word for word in words):
+        return list(words)
     numbers: dict[str, int] = {}
-    for part in parts:
-        name, _, number = part.partition("=")
+    for word in words:
+        name, _, number = word.partition("=")
         if not name or not number.isdecimal() or len(number) > DIGITS or name in numbers:
             raise ConfigError(
-                f"bands: {shown(text)} is not of the form blue=1,green=2,red=3,nir=4; look at {shown(part)}"
+                f"bands: {_told(words)} is not of the form blue=1 green=2 red=3 nir=4; look at {shown(word)}"
             )
         numbers[name] = int(number)
     return numbers
+
+
+def _told(bands: Sequence[str]) -> str:
+    return shown(" ".join(bands))

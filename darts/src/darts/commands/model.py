@@ -43,7 +43,7 @@ def info(files: list[Path], /, *, json: Flag = False) -> int:
     return 0
 
 
-def convert(source: Path, target: Path, /, *, bands: str | None = None, overwrite: Flag = False) -> int:
+def convert(source: Path, target: Path, /, *, bands: list[str] | None = None, overwrite: Flag = False) -> int:
     """Write a model in the one form of darts, from an older checkpoint or a folder, and tell what changed.
 
     The probabilities stay the same. Without --model-files, `darts run` takes the *.pt of the models folder.
@@ -55,7 +55,7 @@ def convert(source: Path, target: Path, /, *, bands: str | None = None, overwrit
     target
         File to write, such as models/rts.pt; its folder is made if need be.
     bands
-        Input bands in the order of the network's channels, such as red,nir,ndvi, for a model that does not name them.
+        Input bands in the order of the network's channels, such as red nir ndvi, for a model that does not name them.
     overwrite
         Replace the target if it is there.
     """
@@ -66,7 +66,7 @@ def convert(source: Path, target: Path, /, *, bands: str | None = None, overwrit
     # They load torch, which --help can do without.
     from darts_segmentation.checkpoint import load_checkpoint, save_again
 
-    old = load_checkpoint(source, bands=None if bands is None else [name.strip() for name in bands.split(",")])
+    old = load_checkpoint(source, bands=bands)
     new = save_again(old, target)
     changes = [*old.changes, *([f"the bands were given: {', '.join(old.bands)}"] if bands else [])]
     _print("\n".join([
