@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -134,3 +135,34 @@ def outcomes(output: Path) -> list[Outcome]:
 
 def starts(output: Path) -> list[RunStart]:
     return [record for record in read_ledgers(output) if isinstance(record, RunStart)]
+
+
+def check_failures(output: Path, run: Process, code: int) -> None:
+    """Check that a run which could not write said so, and that what is there is right."""
+    assert code in (0, 1, 2), run.text
+    assert "Traceback" not in run.text
+    failed = [outcome for outcome in outcomes(output) if outcome.status == "failed"]
+    assert all(outcome.cause == "StoreError" for outcome in failed), failed
+    assert all(str(output) in outcome.error for outcome in failed), failed
+    if code == 1:
+        assert failed
+    if code == 2:
+        assert re.search(r"error: cannot (write|create) .*", run.text), run.text
+
+
+def check_damage(output: Path, run: Process, code: int, tiles: set[str], store: Path, expected: Hashes) -> None:
+    """Check that damaged input failed its tiles with an error that names it, and shaped no result."""
+    assert "Traceback" not in run.text
+    failed = {outcome.tile_id: outcome for outcome in outcomes(output) if outcome.status == "failed"}
+    assert code == (1 if failed else 0), run.text
+    assert failed.keys() <= tiles
+    for outcome in failed.values():
+        assert str(store) in outcome.error
+        assert outcome.cause in (
+            "StoreError",
+            "MissingDataError",
+            "MissingBandError",
+            "GridMismatchError",
+            "ConfigError",
+        )
+    assert hashes(output) == {name: digest for name, digest in expected.items() if name.split("/")[0] not in failed}

@@ -1,27 +1,25 @@
 """Faults at random moments through the real command: a plain restart ends with the bytes of an undisturbed run."""
 
 import hashlib
-import os
 import random
-import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from darts.records.ledger import LEDGER_NAME
 from tests.conftest import OPTICAL, Sample
+from tests.disturbances import fill, flip_bytes, mounted, read_only, remount, truncate, workers_of
 from tests.fault_bench import (
     FILES,
     TILES,
     Bench,
     Hashes,
+    check_damage,
+    check_failures,
     hashes,
     outcomes,
     prepared_bench,
@@ -29,7 +27,7 @@ from tests.fault_bench import (
     sizes,
     starts,
 )
-from tests.fork_server import ForkServer, Process
+from tests.fork_server import ForkServer
 
 THREADS = ("--executor", "overlapped")
 IN_TURN = ("--executor", "sequential")
@@ -356,37 +354,6 @@ def test_interrupts_at_any_moment_end_a_run_without_a_traceback(
     assert interrupted >= number / 2
 
 
-def check_failures(output: Path, run: Process, code: int) -> None:
-    """Check that a run which could not write said so, and that what is there is right."""
-    assert code in (0, 1, 2), run.text
-    assert "Traceback" not in run.text
-    failed = [outcome for outcome in outcomes(output) if outcome.status == "failed"]
-    assert all(outcome.cause == "StoreError" for outcome in failed), failed
-    assert all(str(output) in outcome.error for outcome in failed), failed
-    if code == 1:
-        assert failed
-    if code == 2:
-        assert re.search(r"error: cannot (write|create) .*", run.text), run.text
-
-
-def check_damage(output: Path, run: Process, code: int, tiles: set[str], store: Path, expected: Hashes) -> None:
-    """Check that damaged input failed its tiles with an error that names it, and shaped no result."""
-    assert "Traceback" not in run.text
-    failed = {outcome.tile_id: outcome for outcome in outcomes(output) if outcome.status == "failed"}
-    assert code == (1 if failed else 0), run.text
-    assert failed.keys() <= tiles
-    for outcome in failed.values():
-        assert str(store) in outcome.error
-        assert outcome.cause in (
-            "StoreError",
-            "MissingDataError",
-            "MissingBandError",
-            "GridMismatchError",
-            "ConfigError",
-        )
-    assert hashes(output) == {name: digest for name, digest in expected.items() if name.split("/")[0] not in failed}
-
-
 def check_never_mixed(bench: Bench, models: Models, output: Path, *, first: bool) -> None:
     """Check that restarts after a kill while one model's results were replaced never mix them with the other's."""
     content, like = (models.one, bench.expected) if first else (models.other, models.with_other)
@@ -399,63 +366,3 @@ def check_never_mixed(bench: Bench, models: Models, output: Path, *, first: bool
     else:
         assert hashes(output) == like
     bench.check_ends_well(output, *options, like=like)
-
-
-def truncate(file: Path, draw: random.Random) -> None:
-    os.truncate(file, draw.randrange(file.stat().st_size))
-
-
-def flip_bytes(file: Path, draw: random.Random) -> None:
-    content = bytearray(file.read_bytes())
-    for _ in range(draw.choice((1, 1, 16))):
-        content[draw.randrange(len(content))] ^= draw.randrange(1, 256)
-    file.write_bytes(content)
-
-
-def workers_of(pid: int) -> list[psutil.Process]:
-    try:
-        children = psutil.Process(pid).children()
-        return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
-    except psutil.Error:
-        return []
-
-
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[None]:
-    """Make a folder a disk of its own."""
-    folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    """Take all that a disk has left."""
-    with suppress(OSError), file.open("wb", buffering=0) as filler:
-        while True:
-            filler.write(bytes(4096))
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """Let nothing be written in a folder; what is open already stays so."""
-    if os.geteuid() != 0:
-        folder.chmod(0o555)
-        yield
-        folder.chmod(0o755)
-        return
-    # Permissions do not bind root, and a disk with open files cannot be made read-only; a mount on top can.
-    if subprocess.run(["mount", "--bind", "-o", "ro", str(folder), str(folder)], capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)

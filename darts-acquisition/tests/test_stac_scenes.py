@@ -1,3 +1,5 @@
+"""Scenes of STAC archives: fetched from servers on 127.0.0.1, into the store, as tiles; and what does not fit."""
+
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -6,13 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pystac
 import pytest
-from odc.geo.geobox import GeoBox, zoom_out
-from rasterio import Affine, Env
+from odc.geo.geobox import GeoBox
+from rasterio import Env
 from rasterio.io import MemoryFile
-from rasterio.warp import Resampling, reproject
 
 import darts_acquisition as da
-from darts_acquisition import decode, transfers
+from darts_acquisition import transfers
 from darts_acquisition.cdse import load_cdse_s2_sr_scene
 from darts_acquisition.stac_scenes import download_scene, download_size
 from darts_acquisition.stac_sources import CDSE_SOURCE, EARTH_SEARCH_SOURCE
@@ -21,9 +22,10 @@ from darts_acquisition.testing.scene_files import cog_bytes, jp2_bytes
 from darts_acquisition.testing.sentinel2 import make_cdse_scene, make_earth_search_scene
 from darts_utils.errors import GridMismatchError, MissingBandError, RemoteError
 
+from .test_decode import GEOBOX, brute_force
+
 CDSE_ID = "S2A_MSIL2A_20240719T204021_N0511_R014_T08WMA_20240720T003015"
 COG_ID = "S2A_T08WMA_20240719T204021_L2A"
-GEOBOX = GeoBox((240, 312), Affine(10, 0, 399960, 0, -10, 7600020), "EPSG:32608")
 BANDS = {"B02_10m": "blue", "B03_10m": "green", "B04_10m": "red", "B08_10m": "nir"}
 ALL_BANDS = BANDS | {"B11_20m": "swir16", "B09_60m": "nir09"}
 
@@ -111,25 +113,6 @@ def with_assets(made, **fields):
 # ---- numbers ----
 
 
-def brute_force(coarse, factor):
-    """Bilinear between pixel centres in float64, pixel by pixel, over pixels that are not 0."""
-    height, width = coarse.shape
-    fine = np.zeros((height * factor, width * factor))
-    for y, x in np.ndindex(fine.shape):
-        if coarse[y // factor, x // factor] == 0:
-            continue
-        v, u = (y + 0.5) / factor - 0.5, (x + 0.5) / factor - 0.5
-        total = weights = 0.0
-        for j in (int(np.floor(v)), int(np.floor(v)) + 1):
-            for i in (int(np.floor(u)), int(np.floor(u)) + 1):
-                value = int(coarse[min(max(j, 0), height - 1), min(max(i, 0), width - 1)])
-                weight = (1 - abs(v - j)) * (1 - abs(u - i))
-                if value:
-                    total, weights = total + weight * value, weights + weight
-        fine[y, x] = total / weights
-    return fine
-
-
 def test_a_scene_of_jpeg_2000_on_s3_comes_into_the_store_as_rasterio_reads_it(cdse, s3, tmp_path):
     _, source = s3
     fetched = download_scene(cdse.item, tmp_path, source, ALL_BANDS)
@@ -184,43 +167,6 @@ def test_an_offset_that_was_taken_off_already_is_not_taken_off_again(cog, tmp_pa
     tile = load_cdse_s2_sr_scene(item, {"red": "red"}, tmp_path, device="cpu", source=COG_SOURCE)
     dn = decoded(cog.files["red"]).astype("float64")
     np.testing.assert_allclose(tile["red"], np.where(dn == 0, np.nan, dn * 1e-4), atol=1e-7)
-
-
-@pytest.mark.parametrize("factor", [2, 6])
-@pytest.mark.parametrize("strip", [7, 64, 2048])
-def test_interpolation_does_not_depend_on_the_strips(tmp_path, monkeypatch, factor, strip):
-    rng = np.random.default_rng(factor)
-    coarse = rng.integers(0, 3, (18, 22)).astype("uint16") * rng.integers(1, 20000, (18, 22)).astype("uint16")
-    (tmp_path / "x.tif").write_bytes(cog_bytes(coarse, zoom_out(GEOBOX, factor)[:18, :22], 0, 128))
-    # Some fine pixels of the last coarse ones lie outside, as in a clip.
-    grid = GEOBOX[: 18 * factor - 1, : 22 * factor - 1]
-    monkeypatch.setattr(decode, "STRIP_PX", strip)
-    monkeypatch.setattr(decode, "_BLEND_ROWS", 5)
-    monkeypatch.setattr(decode, "_PIECE_PX", 9)
-    values = np.concatenate([part for _, part in decode.decode_digital_numbers(tmp_path / "x.tif", grid)])
-    exact = brute_force(coarse, factor)[:-1, :-1]
-    assert np.abs(values - exact).max() <= 0.5 + 1e-2
-    np.testing.assert_array_equal(values == 0, exact == 0)
-
-
-def test_interpolation_agrees_with_gdal_where_all_is_valid(tmp_path):
-    coarse = np.random.default_rng(3).integers(1, 20000, (30, 40)).astype("uint16")
-    (tmp_path / "x.tif").write_bytes(cog_bytes(coarse, zoom_out(GEOBOX, 2)[:30, :40], 0, 128))
-    grid = GEOBOX[:60, :80]
-    values = np.concatenate([part for _, part in decode.decode_digital_numbers(tmp_path / "x.tif", grid)])
-    warped = np.zeros(values.shape, "float64")
-    reproject(
-        coarse.astype("float64"), warped, src_transform=Affine(20, 0, 399960, 0, -20, 7600020),
-        dst_transform=grid.affine, src_crs="EPSG:32608", dst_crs="EPSG:32608", resampling=Resampling.bilinear,
-    )  # fmt: skip
-    assert np.abs(values.astype("float64") - warped).max() <= 0.51
-
-
-def test_classes_of_a_clip_of_odd_size_are_repeated_and_cut(tmp_path):
-    coarse = np.random.default_rng(3).integers(0, 12, (9, 11)).astype("uint8")
-    (tmp_path / "x.tif").write_bytes(cog_bytes(coarse, zoom_out(GEOBOX, 2)[:9, :11], 0, 128))
-    values = np.concatenate([part for _, part in decode.decode_classes(tmp_path / "x.tif", GEOBOX[:17, :21])])
-    np.testing.assert_array_equal(values, np.kron(coarse, np.ones((2, 2), "uint8"))[:17, :21])
 
 
 # ---- what is fetched ----

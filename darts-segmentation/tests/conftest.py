@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import segmentation_models_pytorch as smp
 import torch
 import xarray as xr
 
@@ -27,6 +26,8 @@ def tiny_arguments(bands: int) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def write_tiny() -> Callable[..., Path]:
     """Write a tiny U-Net with random weights, and return its path."""
+
+    import segmentation_models_pytorch as smp
 
     def write(path: Path, bands: tuple[str, ...] = ("red", "nir", "slope"), seed: int = 0, **options: Any) -> Path:
         with torch.random.fork_rng():

@@ -1,11 +1,8 @@
-"""Patch datasets on disk: what is written is read, appending and resuming are safe, damage is told."""
+"""Patch datasets on disk: what is written is read, appending is safe, and what does not fit is refused."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -14,47 +11,16 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import shapely
-from geopandas.testing import assert_geodataframe_equal
 
 from darts_segmentation.training.patch_dataset import DatasetForm, Patch, PatchDataset, PatchWriter, Sample
-from darts_utils.errors import ConfigError, MissingBandError, MissingDataError, StoreError
+from darts_utils.errors import ConfigError, MissingBandError
 
-from . import patch_samples
+from .good_patches import assert_same, copy, good
 from .patch_samples import FORM, patches_of, sample_of, write_samples
 
-PROGRAM = Path(patch_samples.__file__)
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of six samples: 4, 1, 2 and 3 patches, a failed one, and an empty one."""
-    folder = tmp_path_factory.mktemp("good") / "patches"
-    write_samples(folder, 6)
-    return folder
-
-
-@pytest.fixture
-def copy(good: Path, tmp_path: Path) -> Path:
-    """The same, to be damaged at will."""
-    return Path(shutil.copytree(good, tmp_path / "copy"))
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Tables, arrays and names of files are the same."""
-    first, second = PatchDataset.open(one), PatchDataset.open(other)
-    assert first.form == second.form
-    assert_geodataframe_equal(first.metadata, second.metadata)
-    assert_geodataframe_equal(first.samples, second.samples)
-    for index in range(len(first)):
-        for mine, theirs in zip(first.read(index), second.read(index), strict=True):
-            np.testing.assert_array_equal(mine, theirs)
-    files = [{str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (one, other)]
-    assert files[0] == files[1]
+__all__ = ["copy", "good"]
 
 
 def test_what_was_written_is_read(good: Path) -> None:
@@ -285,149 +251,3 @@ def test_readers_see_whole_samples_while_a_writer_writes(copy: Path) -> None:
         writer.add(replace(sample_of(2), sample_id="newer"), patches_of(2))
         (copy / "old").replace(copy / "samples.parquet")
         assert len(PatchDataset.open(copy)) == 13
-
-
-def write_table(file: Path, **columns: object) -> None:
-    """Write a table again with other values in some columns."""
-    table = pq.read_table(file)
-    for name, value in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.array([value] * len(table)))
-    pq.write_table(table, file)
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
-    "no-form": (lambda path: (path / "dataset.json").unlink(), MissingDataError, "holds no patch dataset"),
-    "form-cut": (lambda path: (path / "dataset.json").write_text("{"), StoreError, "dataset.json is damaged"),
-    "form-bare": (lambda path: (path / "dataset.json").write_text("{}"), StoreError, "dataset.json is damaged"),
-    "form-later": (
-        lambda path: (path / "dataset.json").write_text('{"kind": "darts patch dataset", "version": 2}'),
-        StoreError, "version 2",
-    ),
-    "no-metadata": (lambda path: (path / "metadata.parquet").unlink(), MissingDataError, "metadata.parquet is missing"),
-    "no-samples": (lambda path: (path / "samples.parquet").unlink(), MissingDataError, "samples.parquet is missing"),
-    "metadata-cut": (
-        lambda path: (path / "metadata.parquet").write_bytes((path / "metadata.parquet").read_bytes()[:-40]),
-        StoreError, "metadata.parquet is damaged",
-    ),
-    "metadata-short": (
-        lambda path: gpd.read_parquet(path / "metadata.parquet").iloc[:-1].to_parquet(path / "metadata.parquet"),
-        StoreError, "do not fit each other",
-    ),
-    "metadata-of-others": (
-        lambda path: shutil.copy(path / "samples.parquet", path / "metadata.parquet"), StoreError, "is damaged",
-    ),
-    "metadata-elsewhere": (
-        lambda path: gpd.read_parquet(path / "metadata.parquet").to_crs(3413).to_parquet(path / "metadata.parquet"),
-        StoreError, r"metadata.parquet is damaged: its geometry is in .*3413.*, not in EPSG:4326",
-    ),
-    "metadata-without-geometry": (
-        lambda path: pd.DataFrame(gpd.read_parquet(path / "metadata.parquet").drop(columns="geometry")).to_parquet(
-            path / "metadata.parquet"
-        ),
-        StoreError, "metadata.parquet is damaged",
-    ),
-    "metadata-of-bad-shapes": (
-        lambda path: write_table(path / "metadata.parquet", geometry=b"no WKB"),
-        StoreError, "metadata.parquet is damaged",
-    ),
-    "no-arrays": (lambda path: shutil.rmtree(path / "data.zarr"), MissingDataError, "data.zarr is missing"),
-    "no-array": (lambda path: shutil.rmtree(path / "data.zarr/y"), StoreError, "y is damaged"),
-    "array-cut": (lambda path: (path / "data.zarr/x/zarr.json").write_text("{"), StoreError, "x is damaged"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_damage_is_told_when_the_dataset_is_opened(copy: Path, kind: str) -> None:
-    damage, error, told = DAMAGES[kind]
-    damage(copy)
-    with pytest.raises(error, match=told):
-        PatchDataset.open(copy)
-    # Nor does a writer take it for something to begin anew.
-    with pytest.raises((ConfigError, MissingDataError, StoreError)), PatchWriter(copy, FORM):
-        pass
-
-
-def test_damage_of_a_patch_is_told_when_it_is_read(copy: Path) -> None:
-    first, second, third = (copy / f"data.zarr/x/c/{number}/0/0/0" for number in (2, 3, 4))
-    first.unlink()
-    second.write_bytes(second.read_bytes()[:100])
-    content = bytearray(third.read_bytes())
-    content[len(content) // 2] ^= 1
-    third.write_bytes(content)
-    dataset = PatchDataset.open(copy)
-    for number in (2, 3, 4):
-        with pytest.raises(StoreError, match=f"patch {number} is damaged"):
-            dataset.read(number)
-        dataset.read_labels(number)
-    dataset.read(5)
-
-
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("…")
-    with pytest.raises(ConfigError, match=r"thesis\.txt"):
-        PatchWriter(tmp_path, FORM)
-    with pytest.raises(ConfigError, match="is a file"):
-        PatchWriter(tmp_path / "thesis.txt", FORM)
-    with pytest.raises(MissingDataError, match="holds no patch dataset"):
-        PatchDataset.open(tmp_path / "nowhere")
-    with pytest.raises(MissingDataError, match="holds no patch dataset"):
-        PatchDataset.open(tmp_path / "thesis.txt")
-
-
-def killed(how: str, folder: Path, count: int, number: int) -> int:
-    """Run the program that kills writers, and return how many it killed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, str(PROGRAM), how, str(folder), str(count), str(number)]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
-
-
-@pytest.mark.parametrize("stride", [60, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_kill_before_any_touch_of_the_folder_costs_nothing_that_was_there(tmp_path: Path, stride: int) -> None:
-    kills = killed("kill_at_each_event", tmp_path, 2, stride)
-    assert kills >= 180 // stride
-    write_samples(tmp_path / "undisturbed", 2)
-    for number in range(kills):
-        assert_same(tmp_path / f"event-{number * stride}", tmp_path / "undisturbed")
-
-
-@pytest.mark.slow
-def test_kills_at_random_moments_cost_nothing_that_was_there(tmp_path: Path) -> None:
-    count = 60
-    kills = killed("kill_at_random", tmp_path / "patches", count, count)
-    assert kills > 5
-    write_samples(tmp_path / "undisturbed", count)
-    assert_same(tmp_path / "patches", tmp_path / "undisturbed")
-
-
-def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    try:
-        with pytest.raises(StoreError, match=r"No space left.*make room"):
-            write_samples(disk / "patches", 100)
-        before = len(PatchDataset.open(disk / "patches").samples)
-        assert 1 <= before < 100
-        subprocess.run(["mount", "-o", "remount,size=5m", str(disk)], check=True)
-        write_samples(disk / "patches", before + 5)
-        write_samples(tmp_path / "undisturbed", before + 5)
-        assert_same(disk / "patches", tmp_path / "undisturbed")
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_a_folder_that_cannot_be_written_is_told(copy: Path) -> None:
-    mount = ["mount", "--bind", "-o", "ro", str(copy), str(copy)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a folder that even root cannot write needs a mount")
-    try:
-        with pytest.raises(StoreError, match=r"Read-only.*folder you may write"), PatchWriter(copy, FORM):
-            pass
-        assert len(PatchDataset.open(copy)) == 10
-    finally:
-        subprocess.run(["umount", "-l", str(copy)], check=True)

@@ -1,10 +1,7 @@
 """Sampling in array code beside the compiled kernels, and beside sums over all source pixels in float64."""
 
-import contextlib
 import math
-import sys
 import tracemalloc
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,51 +11,14 @@ from hypothesis import strategies as st
 from darts_utils import array_sampling, resampling
 from darts_utils.arrays import to_host
 from darts_utils.coarse import CoarseField
-from darts_utils.errors import DeviceError
 from darts_utils.testing import namespaces
+
+from .sampling_cases import PLACES, assert_close, by_arrays, by_kernel, hills, nearest_by_kernel, positions, turned
 
 
 @pytest.fixture(params=namespaces(), ids=lambda module: module.__name__)
 def xp(request):
     return request.param
-
-
-def positions(shape, function, cell=8):
-    """Return the nodes of a field over a target, at most `cell` pixels apart, as the sampling functions take them."""
-    last = [max(size - 1, 1) for size in shape]
-    cells = [math.ceil(size / cell) for size in last]
-    steps = [size / count for size, count in zip(last, cells, strict=True)]
-    rows, cols = (np.arange(count + 1) * step for count, step in zip(cells, steps, strict=True))
-    u, v = function(*np.meshgrid(cols, rows))
-    return np.array(u, "float64"), np.array(v, "float64"), *steps
-
-
-def turned(scale_x, scale_y, angle=0.0, u0=0.0, v0=0.0, bend=0.0):
-    """Return a function from target columns and rows to source columns and rows."""
-    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-
-    def place(c, r):
-        return (
-            u0 + scale_x * (cosine * c - sine * r) + bend * r**2,
-            v0 + scale_y * (sine * c + cosine * r) - bend * c**2,
-        )
-
-    return place
-
-
-def by_arrays(xp, sources, nodes, shape, first_row=0):
-    outs = tuple(xp.full(shape, 7, source.dtype) for source in sources)
-    array_sampling.sample_cubic(tuple(xp.asarray(source) for source in sources), *nodes, first_row, outs)
-    return [to_host(out) for out in outs]
-
-
-def by_kernel(source, nodes, shape, first_row=0):
-    out = np.empty(shape, source.dtype)
-    blocks = math.ceil(shape[0] / resampling.BLOCK_ROWS)
-    resampling.sample_cubic(
-        blocks, (np.ascontiguousarray(source).reshape(-1),), *source.shape, *nodes, first_row, (out,)
-    )
-    return out
 
 
 def by_sums(source, nodes, shape, every=1):
@@ -125,23 +85,6 @@ def cubic(x):
     return np.where(x < 1, inner, np.where(x < 2, outer, 0))
 
 
-def assert_close(found, expected, source):
-    """Check that the same pixels are NaN and values agree to 1e-5 of the relief, or the last digit that is kept."""
-    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
-    there = source[np.isfinite(source)]
-    if there.size and np.isfinite(expected).any():
-        digit = np.spacing(np.abs(there).max().astype("float32"))
-        assert np.nanmax(np.abs(found - expected)) <= 1e-5 * np.ptp(there.astype("float64")) + digit
-
-
-def hills(shape, *, base=300.0, missing=0.0, seed=0):
-    rng = np.random.default_rng(seed)
-    rows, cols = np.indices(shape)
-    heights = base + 20 * np.sin(rows / 5) * np.cos(cols / 7) + rng.normal(0, 3, shape)
-    heights[rng.random(shape) < missing] = np.nan
-    return heights.astype("float32")
-
-
 def framed(shape):
     source = hills(shape)
     source[:3] = source[-2:] = source[:, :2] = source[:, -3:] = np.nan
@@ -167,22 +110,6 @@ SOURCES = {
     "one column": hills((60, 1)),
     "one pixel": hills((1, 1)),
     "three by four": hills((3, 4)),
-}
-PLACES = {
-    "north-up to north-up": turned(0.7, 0.7, u0=4.3, v0=2.1),
-    "same pixels": turned(1, 1, u0=0.5, v0=0.5),
-    "on the pixels' corners": turned(1, 1, u0=3, v0=4),
-    "south-up": turned(1.02, -0.9, u0=1.2, v0=51.3),
-    "turned": turned(0.9, 0.9, 33, u0=20, v0=-3),
-    "turned right": turned(1, 1, 90, u0=55.25, v0=0.5),
-    "downsampled": turned(3.4, 2.9, 10, u0=8, v0=-4),
-    "downsampled strongly": turned(11, 9.5, -20, u0=-30, v0=20),
-    "downsampled along x": turned(2.6, 0.8, u0=-20.2, v0=3),
-    "downsampled along y": turned(0.8, 2.6, u0=3, v0=-20.2),
-    "ever coarser": turned(0.8, 0.7, 5, u0=5, v0=30, bend=0.025),
-    "beyond on all sides": turned(2, 2, u0=-8.3, v0=-9.1),
-    "nowhere": turned(1, 1, u0=500, v0=-900),
-    "many to a source pixel": turned(0.13, 0.11, 20, u0=0.6, v0=-0.4),
 }
 
 
@@ -354,12 +281,6 @@ def test_windows_of_larger_arrays_can_be_sampled_and_filled(xp):
     assert not to_host(room).any()
 
 
-def nearest_by_kernel(source, nodes, shape, outside):
-    out = np.empty(shape, source.dtype)
-    resampling.sample_nearest(math.ceil(shape[0] / resampling.BLOCK_ROWS), source, *nodes, 0, outside, out)
-    return out
-
-
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("shape", [(41, 45), (1, 1), (1, 40)])
 @pytest.mark.parametrize("size", [(60, 70), (1, 1), (2, 30)])
@@ -413,116 +334,3 @@ def test_any_source_under_any_target_is_sampled_as_by_the_kernels(case):
     out = np.empty(shape, "float32")
     array_sampling.sample_nearest(source, *nodes, 0, np.float32(np.nan), out)
     np.testing.assert_array_equal(out, nearest_by_kernel(source, nodes, shape, np.float32(np.nan)))
-
-
-class GpuArray(np.ndarray):
-    """Stands in for an array of cupy: takes no arrays of the host in arithmetic, as index or as value."""
-
-    @property
-    def device(self):
-        return contextlib.nullcontext()
-
-    def get(self):
-        return self.view(np.ndarray)
-
-    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        if out is not None:
-            options["out"] = tuple(to_host(there(array)) for array in out)
-        result = getattr(ufunc, method)(*(to_host(there(value)) for value in inputs), **options)
-        return out[0] if out is not None else np.asarray(result).view(GpuArray)
-
-    def __getitem__(self, place):
-        return np.asarray(self.get()[on_host(place)]).view(GpuArray)
-
-    def __setitem__(self, place, value):
-        self.get()[on_host(place)] = to_host(there(value))
-
-
-GpuArray.__module__ = "cupy._core.core"
-
-
-def there(value):
-    """Return a value that cupy can take as an operand; an array of the host is none."""
-    assert isinstance(value, GpuArray) or not isinstance(value, np.ndarray), "an array of the host among those of a GPU"
-    return value
-
-
-def on_host(place):
-    parts = place if isinstance(place, tuple) else (place,)
-    return tuple(to_host(there(part)) if isinstance(part, np.ndarray) else part for part in parts)
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    """Put a cupy in place with the functions that there are on a GPU, which refuse arrays of the host."""
-
-    def wrapped(function):
-        def call(*args, **options):
-            args = [there(value) for value in args]
-            result = function(*(to_host(value) for value in args), **options)
-            return tuple(part.view(GpuArray) for part in result) if isinstance(result, tuple) else result.view(GpuArray)
-
-        return call
-
-    names = "arange broadcast_to clip empty floor full isfinite nonzero take where zeros_like"
-    module = ModuleType("cupy")
-    vars(module).update({name: wrapped(getattr(np, name)) for name in names.split()}, nan=np.nan)
-    module.asarray = lambda values: np.array(to_host(values)).view(GpuArray)
-    monkeypatch.setitem(sys.modules, "cupy", module)
-    return module
-
-
-@pytest.mark.parametrize("place", ["turned", "downsampled strongly", "ever coarser", "nowhere"])
-def test_on_a_gpu_no_array_of_the_host_is_among_the_operands(cupy, place):
-    source, shape = hills((60, 70), missing=0.1), (41, 45)
-    nodes = positions(shape, PLACES[place])
-    np.testing.assert_array_equal(
-        by_arrays(cupy, (source,), nodes, shape)[0], by_arrays(np, (source,), nodes, shape)[0]
-    )
-    out = cupy.empty(shape, "float32")
-    array_sampling.sample_nearest(cupy.asarray(source), *nodes, 0, np.float32(np.nan), out)
-    np.testing.assert_array_equal(out.get(), nearest_by_kernel(source, nodes, shape, np.float32(np.nan)))
-
-
-def test_a_source_and_an_output_on_different_devices_are_refused(cupy):
-    nodes = positions((5, 5), PLACES["turned"])
-    with pytest.raises(DeviceError, match="different devices"):
-        array_sampling.sample_cubic((cupy.asarray(hills((9, 9))),), *nodes, 0, (np.empty((5, 5), "float32"),))
-    with pytest.raises(DeviceError, match="different devices"):
-        array_sampling.sample_nearest(hills((9, 9)), *nodes, 0, 0, cupy.empty((5, 5), "float32"))
-
-
-def test_the_gpu_that_holds_the_source_does_the_work(cupy, monkeypatch):
-    entered = []
-
-    class Gpu:
-        def __enter__(self):
-            entered.append("GPU 1")
-
-        def __exit__(self, *args):
-            pass
-
-        def __str__(self):
-            return "GPU 1"
-
-    monkeypatch.setattr(GpuArray, "device", Gpu(), raising=False)
-    nodes = positions((5, 6), PLACES["turned"])
-    source = cupy.asarray(hills((9, 8)))
-    array_sampling.sample_cubic((source,), *nodes, 0, (cupy.empty((5, 6), "float32"),))
-    array_sampling.sample_nearest(source, *nodes, 0, 0, cupy.empty((5, 6), "float32"))
-    assert entered == ["GPU 1", "GPU 1"]
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("place", PLACES)
-def test_a_gpu_gives_what_the_kernels_give(place):
-    import cupy
-
-    shape = (1100, 700)  # three blocks
-    source = hills((900, 1000), missing=0.01)
-    nodes = positions(shape, PLACES[place], cell=100)
-    (found,) = by_arrays(cupy, (source,), nodes, shape)
-    assert_close(found, by_kernel(source, nodes, shape), source)
-    out = cupy.empty(shape, "float32")
-    array_sampling.sample_nearest(cupy.asarray(source), *nodes, 0, np.float32(np.nan), out)
-    np.testing.assert_array_equal(out.get(), nearest_by_kernel(source, nodes, shape, np.float32(np.nan)))

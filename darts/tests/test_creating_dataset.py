@@ -1,7 +1,6 @@
 """From labels and scenes to patches that line up with the slumps."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas as gpd
@@ -11,104 +10,40 @@ import pytest
 import rasterio
 import rasterio.features
 import shapely
-import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 from pyproj import Transformer
 from rasterio import Affine
 
 from darts.pipelines.planet import PlanetPipeline
 from darts.pipelines.sentinel2 import Sentinel2Pipeline
 from darts.pipelines.stac_options import StacOptions
-from darts.training import creating
 from darts.training.creating import create_dataset
-from darts.training.labels import LabelSet, read_labels
+from darts.training.labels import read_labels
 from darts.training.options import CreateOptions, LabelOptions, MatchOptions
-from darts.training.samples import CreateSummary, sample_name
-from darts.training.scenes import SceneSource, planet_scenes, sentinel2_scenes
-from darts_acquisition import IMPORT, import_scene, scene_path, write_scene
+from darts.training.samples import CreateSummary
+from darts.training.scenes import planet_scenes, sentinel2_scenes
+from darts_acquisition import import_scene
 from darts_acquisition.testing import cql2_stac_server, file_server, make_collection, make_earth_search_scene
 from darts_segmentation.training.patch_dataset import PatchDataset
-from darts_utils.errors import ConfigError, MissingBandError, MissingDataError
+from darts_utils.errors import MissingDataError
+
+from .slump_scenes import (
+    BOX,
+    GRID,
+    OPTIONS,
+    SIZE,
+    SLUMPS,
+    content,
+    imported,
+    label_set,
+    mosaic,
+    to_lonlat,
+    true_slumps,
+    write_stored,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HAS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason="the sample data do not stand beside the checkout")
-
-GRID = GeoBox((90, 120), Affine(10, 0, 500_000, 0, -10, 7_700_000), "EPSG:32608")
-OPTICAL = ["blue", "green", "red", "nir"]
-SIZE = 64
-OPTIONS = CreateOptions(bands=[*OPTICAL, "ndvi"], patch_size=SIZE, overlap=16, min_labelled=0.01)
-SLUMPS = [((20.2, 15.3), (40.6, 18.4), (35.1, 38.7)), ((70.5, 50.5), (90.4, 52.3), (92.2, 75.8), (68.1, 70.2))]
-
-
-def to_lonlat(grid: GeoBox, corners: object) -> shapely.Polygon:
-    """Return a polygon of columns and rows in degrees, with corners enough to be straight in both."""
-    dense = shapely.segmentize(shapely.Polygon(corners), 2)
-    transformer = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
-    return shapely.transform(
-        dense, lambda xy: np.column_stack(transformer.transform(*(grid.affine * (xy[:, 0], xy[:, 1]))))
-    )
-
-
-def true_slumps(grid: GeoBox = GRID) -> np.ndarray:
-    cols, rows = np.meshgrid(np.arange(grid.shape.x) + 0.5, np.arange(grid.shape.y) + 0.5)
-    points = shapely.points(cols, rows)
-    return np.any([shapely.contains(shapely.Polygon(corners), points) for corners in SLUMPS], axis=0)
-
-
-def write_stored(
-    store: Path, scene_id: str, time: str = "2021-08-21T21:00:19Z", *, grid: GeoBox = GRID, cloud: float = 0.0,
-    slumps: np.ndarray | None = None, nodata_cols: int = 0,
-) -> None:  # fmt: skip
-    """Write a scene whose slumps are bare, with clouds on its first rows."""
-    bare = true_slumps(grid) if slumps is None else slumps
-    scl = np.full(grid.shape.yx, 4, "uint8")
-    scl[: round(cloud * grid.shape.y)] = 9
-    values = {"blue": 600, "green": 700, "red": np.where(bare, 1500, 500), "nir": np.where(bare, 1600, 3000)}
-    bands = {name: np.full(grid.shape.yx, value, "uint16") for name, value in values.items()}
-    for plane in (*bands.values(), scl):
-        plane[:, :nodata_cols] = 0
-    data = xr.Dataset({name: (("y", "x"), v) for name, v in {**bands, "scl": scl}.items()}, coords=xr_coords(grid))
-    write_scene(store, IMPORT, scene_id, data, datetime=time, scale=1e-4, offset=0.0)
-
-
-def label_set(
-    tmp_path: Path, footprints: dict[str, object], date: str | None = "2021-08-21", shapes: list | None = None
-) -> LabelSet:
-    """Return the slumps as labels of each footprint (columns and rows; None: the whole scene)."""
-    shapes = [to_lonlat(GRID, corners) for corners in SLUMPS] if shapes is None else shapes
-    rows = [{"image_id": name, "image_date": date, "label": 1, "region": "here"} for name in footprints for _ in shapes]
-    gpd.GeoDataFrame(rows, geometry=shapes * len(footprints), crs="EPSG:4326").to_file(tmp_path / "labels.gpkg")
-    areas = {name: corners for name, corners in footprints.items() if corners is not None}
-    if not areas:
-        return read_labels(LabelOptions(labels=[tmp_path / "labels.gpkg"], whole_scene=True))
-    outlines = [to_lonlat(GRID, corners) for corners in areas.values()]
-    table = {"image_id": list(areas), "image_date": [date] * len(areas)}
-    gpd.GeoDataFrame(table, geometry=outlines, crs="EPSG:4326").to_file(tmp_path / "footprints.gpkg")
-    return read_labels(LabelOptions(labels=[tmp_path / "labels.gpkg"], footprints=tmp_path / "footprints.gpkg"))
-
-
-def imported(store: Path, **options: object) -> SceneSource:
-    return sentinel2_scenes(Sentinel2Pipeline(raw_data_source="import", raw_data_store=store, offline=True, **options))
-
-
-def mosaic(dataset: PatchDataset, sample_id: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return x (band, y, x; NaN where no patch is) and y (9 there) of a sample, put together on the scene's grid."""
-    x = np.full((len(dataset.form.bands), *shape), np.nan, "float32")
-    y = np.full(shape, 9, "uint8")
-    for row in dataset.metadata[dataset.metadata.sample_id == sample_id].itertuples():
-        px, py = dataset.read(row.patch)
-        window = np.s_[row.row : row.row + py.shape[0], row.col : row.col + py.shape[1]]
-        height, width = y[window].shape
-        new = py[:height, :width]
-        known = y[window] != 9
-        np.testing.assert_array_equal(y[window][known], new[known])  # where patches overlap they agree
-        x[:, *window] = px[:, :height, :width]
-        y[window] = new
-    return x, y
-
-
-BOX = ((4.0, 4.0), (110.0, 4.0), (110.0, 84.0), (4.0, 84.0))
 
 
 def test_patches_line_up_with_the_slumps(tmp_path: Path) -> None:
@@ -208,137 +143,6 @@ def test_scenes_can_be_named(tmp_path: Path) -> None:
             imported(tmp_path / "store", scene_ids=["gone"]),
             OPTIONS,
         )
-
-
-def content(dataset: Path) -> list[tuple[str, int, int, bytes, bytes]]:
-    opened = PatchDataset.open(dataset)
-    rows = [(row, *opened.read(row.patch)) for row in opened.metadata.itertuples()]
-    return sorted((row.sample_id, row.row, row.col, x.tobytes(), y.tobytes()) for row, x, y in rows)
-
-
-@pytest.fixture
-def two_scenes(tmp_path: Path) -> tuple[LabelSet, SceneSource]:
-    """Three footprints: two in one scene, one in another."""
-    store = tmp_path / "store"
-    write_stored(store, "left", grid=GRID[:, :60], slumps=true_slumps()[:, :60])
-    write_stored(store, "right", grid=GRID[:, 60:], slumps=true_slumps()[:, 60:])
-    boxes = {"a": (2, 2, 30, 40), "b": (20, 10, 58, 70), "c": (62, 45, 118, 88)}
-    labels = label_set(tmp_path, {name: shapely.box(*box).exterior.coords for name, box in boxes.items()})
-    return labels, imported(store)
-
-
-def test_a_scene_is_loaded_once_for_all_its_footprints(
-    two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels, source = two_scenes
-    loaded = []
-    load = SceneSource.load
-    monkeypatch.setattr(SceneSource, "load", lambda self, scene_id: loaded.append(scene_id) or load(self, scene_id))
-    assert create_dataset(tmp_path / "ds", labels, source, OPTIONS).made == 3
-    assert loaded == ["left", "right"]
-    again = create_dataset(tmp_path / "ds", labels, source, OPTIONS)
-    assert (again.there, again.made, again.n_patches) == (3, 0, 0)
-    assert loaded == ["left", "right"]
-
-
-def test_appending_and_resuming_give_what_one_call_gives(
-    two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels, source = two_scenes
-    create_dataset(tmp_path / "whole", labels, source, OPTIONS)
-
-    part = LabelSet(labels.labels, labels.footprints[:1], labels.agreement)
-    create_dataset(tmp_path / "appended", part, source, OPTIONS)
-    create_dataset(tmp_path / "appended", labels, source, OPTIONS)
-    assert content(tmp_path / "appended") == content(tmp_path / "whole")
-
-    def interrupted(*args: object, **options: object) -> Iterator[object]:
-        made = original(*args, **options)
-        yield next(made)
-        if len(started) == 2:
-            raise KeyboardInterrupt
-        started.append(1)
-        yield from made
-
-    started: list[int] = []
-    original = creating._patches
-    monkeypatch.setattr(creating, "_patches", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        create_dataset(tmp_path / "resumed", labels, source, OPTIONS)
-    monkeypatch.undo()
-    assert 0 < len(PatchDataset.open(tmp_path / "resumed").samples) < 3
-    create_dataset(tmp_path / "resumed", labels, source, OPTIONS)
-    assert content(tmp_path / "resumed") == content(tmp_path / "whole")
-    assert len(pd.read_parquet(tmp_path / "resumed" / "matches.parquet")) == 3
-
-
-def test_a_sample_that_fails_is_noted_and_tried_again(two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path) -> None:
-    labels, source = two_scenes
-    chunk = next(f for f in (scene_path(tmp_path / "store", IMPORT, "left") / "nir" / "c").rglob("*") if f.is_file())
-    (kept := tmp_path / "kept").write_bytes(chunk.read_bytes())
-    chunk.unlink()
-    heard = []
-    summary = create_dataset(tmp_path / "ds", labels, source, OPTIONS, on_sample=heard.append)
-    assert summary.made == 1
-    assert summary.exit_code == 1
-    assert [name for name, _ in summary.failed] == ["a@left", "b@left"]
-    assert all("nir" in reason for _, reason in summary.failed)
-    assert [sample.state for sample in heard] == ["failed", "failed", "patches"]
-    states = PatchDataset.open(tmp_path / "ds").samples.set_index("sample_id").state
-    assert states.to_dict() == {"a@left": "failed", "b@left": "failed", "c@right": "patches"}
-    chunk.write_bytes(kept.read_bytes())
-    summary = create_dataset(tmp_path / "ds", labels, source, OPTIONS)
-    assert (summary.made, summary.there, summary.exit_code) == (2, 1, 0)
-    assert set(PatchDataset.open(tmp_path / "ds").samples.state) == {"patches"}
-
-
-def test_what_no_scene_fits_is_told(two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path) -> None:
-    labels, source = two_scenes
-    elsewhere = labels.footprints.copy()
-    elsewhere.loc[2, "geometry"] = shapely.box(0, 0, 1, 1)
-    summary = create_dataset(tmp_path / "ds", LabelSet(labels.labels, elsewhere), source, OPTIONS)
-    assert summary.unmatched == ("c",)
-    long_ago = labels.footprints.assign(time=pd.Timestamp("1999-01-01", tz="UTC"))
-    with pytest.raises(MissingDataError, match=r"no scene fits any of 3 footprints: .*days apart"):
-        create_dataset(tmp_path / "ds2", LabelSet(labels.labels, long_ago), source, OPTIONS)
-
-
-def test_a_dataset_of_another_form_is_not_mixed(two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path) -> None:
-    labels, source = two_scenes
-    create_dataset(tmp_path / "ds", labels, source, OPTIONS)
-    for other in (
-        CreateOptions(bands=["red"], patch_size=SIZE, overlap=16, min_labelled=0.01),
-        CreateOptions(bands=OPTIONS.bands, patch_size=SIZE, overlap=16, min_labelled=0.01, label_buffer_m=10),
-    ):
-        with pytest.raises(ConfigError, match="another form"):
-            create_dataset(tmp_path / "ds", labels, source, other)
-
-
-def test_bands_that_cannot_be_made_are_named_before_anything_is_loaded(
-    two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path
-) -> None:
-    labels, source = two_scenes
-    with pytest.raises(MissingBandError, match="planet_udm"):
-        create_dataset(tmp_path / "ds", labels, source, CreateOptions(bands=["red", "planet_udm"]))
-    assert not (tmp_path / "ds").exists()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"bands": []}, {"bands": ["red", "red"]}, {"overlap": 256}, {"min_labelled": 2}, {"quality_level": 3},
-     {"label_buffer_m": -1}, {"patch_size": 0, "overlap": 0}],
-)  # fmt: skip
-def test_options_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        CreateOptions(**wrong)
-
-
-def test_names_of_samples_are_names_of_files_and_never_shared() -> None:
-    assert sample_name("20200722_081437_1032", "S2A_X") == "20200722_081437_1032@S2A_X"
-    names = {sample_name("a/b", "s"), sample_name("a:b", "s"), sample_name("a-b", "s"), sample_name("é", "s")}
-    names |= {sample_name("x" * 300, "s"), sample_name("x" * 300, "t")}
-    assert len(names) == 6
-    assert all(name.isascii() and len(name) < 200 and not set(name) & set("/\\: ") for name in names)
 
 
 def test_an_archive_is_searched_around_each_footprint(tmp_path: Path) -> None:
@@ -476,7 +280,3 @@ def test_published_labels_line_up_with_a_scene_under_them(tmp_path: Path) -> Non
     assert (y == 1).sum() == (slumps & inside).sum()
     assert np.allclose(x[4][y == 1], 100 / 3100)
     assert np.allclose(x[4][y == 0], 2500 / 3500)
-
-
-def test_a_dataset_tells_the_quality_level_the_same_way_by_number_and_name() -> None:
-    assert CreateOptions(quality_level="high_quality").as_told == CreateOptions(quality_level=2).as_told
