@@ -41,6 +41,7 @@ def test_bf16_finds_the_same_objects(tile: xr.Dataset) -> None:
     assert (single & half).sum() / (single | half).sum() >= 0.99
 
 
+@pytest.mark.slow  # the short run asks for the same objects
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_bf16_changes_the_bundled_models_a_little(name: str, tile: xr.Dataset, exact: dict[str, xr.DataArray]) -> None:
     found = SMPSegmenter(MODELS[name], "cpu", precision="bf16").segment_tile(tile).probabilities

@@ -226,6 +226,7 @@ def models(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(file, bench.optical_model.read_bytes(), file.read_bytes(), with_other)
 
 
+@pytest.mark.slow  # as is this in test_many_tiles
 @moments(1)
 def test_a_model_that_is_replaced_between_runs_is_refused(
     bench: Bench, models: Models, tmp_path: Path, number: int
@@ -300,6 +301,7 @@ def test_a_model_that_is_replaced_during_a_run_changes_nothing_in_it(
         shutil.rmtree(output)
 
 
+@pytest.mark.slow  # the short run has shards in test_many_tiles
 @moments(1)
 def test_the_same_shard_is_refused_and_different_ones_share_a_folder(bench: Bench, tmp_path: Path, number: int) -> None:
     for n, draw in draws("shards", number):

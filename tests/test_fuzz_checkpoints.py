@@ -100,7 +100,7 @@ edits = st.lists(
 )  # fmt: skip
 
 
-@fuzzed(short=10, share=0.05)
+@fuzzed(short=5, share=0.05)
 @given(given=edits, convert=st.booleans())
 @example([(("config", "model", "decoder_channels"), [10**9, 10**9, 10**9])], False)
 @example([(("config", "model", "encoder_depth"), 10**6)], False)
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_says_something_else(
     look_at(sandbox, model, convert=convert)
 
 
-@fuzzed(short=8, share=0.03)
+@fuzzed(short=4, share=0.03)
 @given(
     cut=st.none() | st.floats(0, 1),
     flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
@@ -199,7 +199,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> Pa
 HUB_FILES = ("config.json", "darts.json", "model.safetensors")
 
 
-@fuzzed(short=8, share=0.03)
+@fuzzed(short=4, share=0.03)
 @given(file=st.sampled_from(HUB_FILES), data=st.data())
 def test_a_folder_of_the_hub(sandbox: Sandbox, hub: Path, file: str, data: st.DataObject) -> None:
     folder = sandbox.home / "rts"

@@ -215,7 +215,7 @@ file_names = st.sampled_from([
 ])  # fmt: skip
 
 
-@fuzzed(short=6, share=0.04)
+@fuzzed(short=3, share=0.04)
 @given(
     name=st.sampled_from(["20220730_205851_17_2459", "5790392_4372514_2022-07-30_2459", "00010101_000000_0000"]),
     rasters=st.lists(st.tuples(file_names, profiles, damages), min_size=1, max_size=2, unique_by=lambda part: part[0]),

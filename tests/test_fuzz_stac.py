@@ -137,7 +137,7 @@ def item_of(api: Api) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("selection", [SEARCH, BY_ID], ids=["search", "by id"])
-@fuzzed(short=4, share=0.06)
+@fuzzed(short=2, share=0.06)
 @given(given=changes)
 @example([(("links",), ["x"])])
 @example([(("type",), None)])
@@ -185,7 +185,7 @@ replies = st.one_of(
 )
 
 
-@fuzzed(short=5, share=0.04)
+@fuzzed(short=3, share=0.04)
 @given(reply=replies, landing=st.one_of(st.none(), st.none(), replies), by_id=st.booleans())
 def test_a_reply(sandbox: Sandbox, api: Api, reply: bytes, landing: bytes | None, by_id: bool) -> None:
     sandbox.clear()
@@ -194,7 +194,7 @@ def test_a_reply(sandbox: Sandbox, api: Api, reply: bytes, landing: bytes | None
     sandbox.run(*command(api, "prepare-data", "sentinel2", *(BY_ID if by_id else SEARCH), "--optical"))
 
 
-@fuzzed(short=6, share=0.03)
+@fuzzed(short=3, share=0.03)
 @given(given=st.lists(st.tuples(st.sampled_from(["links", "conformsTo", "id", "type", "stac_version", "description"]),
                                 odd_values() | st.just(GONE)), min_size=1, max_size=2))  # fmt: skip
 def test_a_landing_page(sandbox: Sandbox, api: Api, given: list[tuple[str, Any]]) -> None:
@@ -210,7 +210,7 @@ def test_a_landing_page(sandbox: Sandbox, api: Api, given: list[tuple[str, Any]]
 STORED = ("zarr.json", "red/zarr.json", "scl/zarr.json")
 
 
-@fuzzed(short=4, share=0.04)
+@fuzzed(short=2, share=0.04)
 @given(file=st.sampled_from(STORED), data=st.data())
 def test_a_scene_in_the_store(sandbox: Sandbox, api: Api, file: str, data: st.DataObject) -> None:
     sandbox.clear()

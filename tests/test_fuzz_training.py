@@ -116,7 +116,7 @@ def test_labels_that_are_right_become_patches(sandbox: Sandbox) -> None:
     assert "4 patches of 1 samples are added" in seen.text
 
 
-@fuzzed(short=6, share=0.03)
+@fuzzed(short=3, share=0.03)
 @given(labels=layers, footprints=st.none() | layers, crs=crs_members, whole=st.booleans())
 @example([feature(square(0, 0, 1e300), {"image_id": IMAGE})], None, None, True)
 @example([feature({"type": "Polygon", "coordinates": []}, {"image_id": IMAGE})], None, None, True)
@@ -157,7 +157,7 @@ def spoilt(data: bytes, cut: float | None, changes: list[tuple[float, int]]) -> 
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".fgb"])
-@fuzzed(short=3, share=0.005)
+@fuzzed(short=2, share=0.005)
 @given(cut=st.none() | st.floats(0, 1), changes=flips)
 def test_a_damaged_file_of_labels(
     sandbox: Sandbox, suffix: str, cut: float | None, changes: list[tuple[float, int]]
@@ -246,7 +246,7 @@ def column(change: str, value: Any) -> Callable[[pd.DataFrame, str], pd.DataFram
     return apply
 
 
-@fuzzed(short=6, share=0.02)
+@fuzzed(short=3, share=0.02)
 @given(
     table=st.sampled_from(["metadata.parquet", "samples.parquet"]),
     name=st.sampled_from(["patch", "sample_id", "n_patches", "region", "row", "geometry", "state", "positive_share"]),
@@ -274,7 +274,7 @@ def test_a_table_of_a_dataset_that_says_something_else(
     check(sandbox, folder)
 
 
-@fuzzed(short=6, share=0.02)
+@fuzzed(short=3, share=0.02)
 @given(number=st.integers(0, 30), cut=st.none() | st.floats(0, 1), changes=flips)
 def test_a_dataset_with_a_damaged_file(
     sandbox: Sandbox, good: Path, number: int, cut: float | None, changes: list[tuple[float, int]]

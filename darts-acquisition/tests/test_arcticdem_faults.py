@@ -16,6 +16,8 @@ from darts_acquisition.testing import Fault, cql2_stac_server, file_server, make
 from darts_acquisition.testing.arcticdem_mosaic import TILE, Mosaic, serve_mosaic
 from darts_utils.errors import ConfigError, RemoteError
 
+from .parameters import cases
+
 DEM = "41_16_10m_v4.1_dem.tif"
 BLOCKS = rf"GET .*{re.escape(DEM)}"
 
@@ -77,7 +79,10 @@ PASSING = {
 }
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize(
+    "fault",
+    cases(PASSING, "503", "reset within the body", "stall within the body", "whole file for a range", "corrupt"),
+)
 def test_a_fault_of_a_file_that_passes_is_overcome(mosaic, cube, fault):
     mosaic.files.faults(fault)
     _download(cube, mosaic)
@@ -99,7 +104,7 @@ LASTING = {
 }
 
 
-@pytest.mark.parametrize(("fault", "message"), LASTING.values(), ids=LASTING)
+@pytest.mark.parametrize(("fault", "message"), cases(LASTING, "404", "429", "truncated, short length", "corrupt"))
 def test_a_fault_of_a_file_that_lasts_is_one_error_and_no_chunk_claims_more_than_it_has(mosaic, cube, fault, message):
     mosaic.files.faults(fault)
     with pytest.raises(RemoteError, match=message) as caught:

@@ -24,6 +24,8 @@ from darts_acquisition.gee_search import search_gee_s2_sr
 from darts_acquisition.testing import EarthEngineImage, Fault, earth_engine_server, fault_proxy
 from darts_utils.errors import RemoteError
 
+from .parameters import cases
+
 SCENE = "20230701T194909_20230701T195350_T08WMA"
 COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
 GRID = GeoBox((96, 80), Affine(10, 0, 399_960, 0, -10, 7_900_020), "EPSG:32608")
@@ -114,7 +116,7 @@ def _impatient(source, fault):
     return replace(source, timeout_s=1, retries=1) if fault.action == "stall" else source
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize("fault", cases(PASSING, "429 with Retry-After", "reset in the body", "stall in the body"))
 def test_a_fault_that_passes_is_tried_again_until_the_scene_is_whole(tmp_path, proxy, source, item, image, fault):
     times = 1 if fault.action == "stall" else 2
     source = _impatient(source, fault)
@@ -126,7 +128,9 @@ def test_a_fault_that_passes_is_tried_again_until_the_scene_is_whole(tmp_path, p
     assert _asked(proxy, PIXELS) == len(BANDS) + times
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize(
+    "fault", cases(PASSING, "503", "truncated, short length", "nothing at all", "stall before the answer")
+)
 def test_a_fault_that_stays_is_one_error_and_no_scene(tmp_path, proxy, source, item, image, fault):
     source = _impatient(source, fault)
     tries = source.retries + 1
@@ -223,8 +227,11 @@ def test_questions_about_scenes_are_tried_again_and_named(tmp_path, proxy, sourc
         get_gee_item(SCENE, source)
 
 
+ACTIONS = ["status", "reset", "stall", "truncate_right_length", "truncate_short_length"]
+
+
 @pytest.mark.parametrize("what", ["discovery", "algorithms"])
-@pytest.mark.parametrize("action", ["status", "reset", "stall", "truncate_right_length", "truncate_short_length"])
+@pytest.mark.parametrize("action", cases({action: action for action in ACTIONS}, "status", "truncate_short_length"))
 def test_connecting_is_tried_again(proxy, source, what, action):
     fault = Fault(what, action, stall_s=20, times=1)
     anew = replace(_impatient(source, fault), project=f"project-{what}-{action.replace('_', '-')}"[:30])
@@ -275,7 +282,7 @@ def test_one_tile_of_many_that_cannot_be_had_is_named_and_leaves_no_scene(tmp_pa
     _assert_absent(tmp_path)
 
 
-@pytest.mark.parametrize("requests_before", [1, 25, 45])
+@pytest.mark.parametrize("requests_before", cases({"first": 1, "middle": 25, "last": 45}, "middle"))
 def test_a_download_that_is_killed_leaves_no_scene_and_the_next_one_makes_it_whole(
     tmp_path, image, monkeypatch, requests_before
 ):

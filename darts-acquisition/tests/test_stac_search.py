@@ -131,7 +131,7 @@ def test_without_any_limit_in_time_a_warning_says_so(url, caplog):
 # Pages
 
 
-@pytest.mark.parametrize("page_size", [1000, 100, 7])
+@pytest.mark.parametrize("page_size", [1000, 100, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_thousand_items_are_found_exactly_once_whatever_the_page_size(thousand, page_size):
     found = search_s2_sr(_source(thousand, page_size=page_size), tiles=["08WMA"], **YEAR, **ANY)
     assert len(found) == 1000

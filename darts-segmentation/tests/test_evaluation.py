@@ -98,6 +98,7 @@ def test_what_is_not_there_is_named(run: Path, dataset: Path, tmp_path: Path) ->
         evaluate_run(whole.parent, EvaluationOptions())
 
 
+@pytest.mark.slow
 def test_each_sample_is_tested_once_in_a_cross_validation(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

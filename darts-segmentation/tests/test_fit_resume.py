@@ -177,7 +177,7 @@ def test_killed_often_it_ends_with_the_same_bytes(options: Any, undisturbed: Pat
     assert scores(run) == scores(undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_it_after_the_step_and_it_goes_on(
     options: Any, undisturbed: Path, stopped: Path, number: signal.Signals
 ) -> None:

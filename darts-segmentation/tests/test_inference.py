@@ -183,7 +183,7 @@ def patch_options(draw: st.DrawFn) -> PatchOptions:
 sides = st.one_of(st.just(1), st.integers(1, 16))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     shapes=st.lists(st.tuples(sides, sides), min_size=1, max_size=3),
     networks=st.lists(models(), min_size=1, max_size=3),

@@ -83,7 +83,7 @@ def test_bands_are_chosen_by_name_and_in_order(good: Path) -> None:
             dataset.read(index)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_dataset_is_read_by_other_processes(good: Path, method: str) -> None:
     dataset = PatchDataset.open(good)
     here = [dataset.read(index) for index in range(len(dataset))]  # zarr has threads now, which a fork loses

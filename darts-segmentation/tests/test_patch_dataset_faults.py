@@ -123,7 +123,7 @@ def killed(how: str, folder: Path, count: int, number: int) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.parametrize("stride", [60, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [90, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_kill_before_any_touch_of_the_folder_costs_nothing_that_was_there(tmp_path: Path, stride: int) -> None:
     kills = killed("kill_at_each_event", tmp_path, 2, stride)
     assert kills >= 180 // stride

@@ -157,6 +157,7 @@ def test_another_search_in_the_folder_is_refused(
         tune(tmp_path / "grid", options_for(dataset), TuneOptions(hyperparameters=search, sampler="grid"))
 
 
+@pytest.mark.slow  # what kills cost a training is asked in test_fit_resume
 def test_a_search_that_is_killed_goes_on_with_the_same_values(dataset: Path, search: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tuned"
     process = multiprocessing.get_context("fork").Process(target=_search, args=(folder, dataset, search))

@@ -116,8 +116,8 @@ def on_ray(cluster: None, given: dict[str, Any], tmp_path: Path) -> dict[str, An
 
 
 @dataclass
-class Disturbed:
-    """A run of two workers, of which one is killed while a tile of its is loaded."""
+class Watched:
+    """A run on the cluster, and what it told of itself."""
 
     output: Path
     names: list[str]
@@ -126,13 +126,8 @@ class Disturbed:
     """Bytes that a worker could take."""
 
 
-@pytest.fixture(scope="module")
-def disturbed(cluster: None, given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
-    folder, names = tmp_path_factory.mktemp("disturbed"), ["a", "killer", "bad", "c", "d", "e"]
-    output = folder / "out"
-    pipeline = Drawn(
-        **given, output_data_dir=output, executor="ray", ray_workers=2, names=names, trap=folder, memory_budget="4GB"
-    )
+def watch(output: Path, names: list[str], **options: Any) -> Watched:
+    pipeline = Drawn(**options, output_data_dir=output, executor="ray", names=names, memory_budget="4GB")
     handler, log = Collect(), logging.getLogger("darts")
     before = log.level
     log.addHandler(handler)
@@ -140,9 +135,14 @@ def disturbed(cluster: None, given: dict[str, Any], tmp_path_factory: pytest.Tem
     summary = pipeline.run()
     log.setLevel(before)
     log.removeHandler(handler)
-    assert (folder / "killed").exists()
     events = [getattr(record, "darts_event", {}) for record in handler.records]
-    return Disturbed(output, names, summary, {event["bytes_limit"] for event in events if "bytes_limit" in event})
+    return Watched(output, names, summary, {event["bytes_limit"] for event in events if "bytes_limit" in event})
+
+
+@pytest.fixture(scope="module")
+def watched(cluster: None, given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A run of one worker, with a tile that fails."""
+    return watch(tmp_path_factory.mktemp("watched") / "out", ["a", "bad", "c"], ray_workers=1, **given)
 
 
 class Collect(logging.Handler):
@@ -154,7 +154,11 @@ class Collect(logging.Handler):
         self.records.append(record)
 
 
-def test_a_killed_worker_costs_an_attempt_and_no_tile(disturbed: Disturbed) -> None:
+@pytest.mark.slow
+def test_a_killed_worker_costs_an_attempt_and_no_tile(cluster: None, given: dict[str, Any], tmp_path: Path) -> None:
+    names = ["a", "killer", "bad", "c", "d", "e"]
+    disturbed = watch(tmp_path / "out", names, ray_workers=2, trap=tmp_path, **given)
+    assert (tmp_path / "killed").exists()
     records = read_ledgers(disturbed.output)
     lost = [record for record in records if isinstance(record, Outcome) and record.cause == LOST]
     assert "killer" in {outcome.tile_id for outcome in lost}
@@ -162,39 +166,44 @@ def test_a_killed_worker_costs_an_attempt_and_no_tile(disturbed: Disturbed) -> N
     assert all(outcome.again and "its process died" in outcome.error for outcome in lost)
     last = last_outcomes(records)
     # Another tile may have been complete when its worker died, and is found so.
-    assert {name for name in disturbed.names if last[name].status == "failed"} == {"bad"}
+    assert {name for name in names if last[name].status == "failed"} == {"bad"}
     assert last["killer"].status == "success"
     assert last["killer"].attempt == 2
     assert {outcome.worker for outcome in last.values()} <= {"ray-1", "ray-2"}
     assert disturbed.summary.exit_code == 1  # of the bad tile
+    assert disturbed.limits == {2_000_000_000}
+    assert_made_as_in_one_process(disturbed, given, tmp_path)
 
 
-def test_a_cluster_makes_the_same_bytes_as_one_process(
-    disturbed: Disturbed, given: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_cluster_makes_the_same_bytes_as_one_process(watched: Watched, given: dict[str, Any], tmp_path: Path) -> None:
+    assert watched.summary.exit_code == 1  # of the bad tile
+    assert_made_as_in_one_process(watched, given, tmp_path)
+
+
+def assert_made_as_in_one_process(run: Watched, given: dict[str, Any], folder: Path) -> None:
     import torch
 
-    names = [name for name in disturbed.names if name != "bad"]
+    names = [name for name in run.names if name != "bad"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in each worker: networks round by how many there are
-    Drawn(**given, output_data_dir=tmp_path / "out", executor="sequential", names=names).run()
+    Drawn(**given, output_data_dir=folder / "here", executor="sequential", names=names).run()
     torch.set_num_threads(threads)
-    made = files_of(tmp_path / "out")
+    made = files_of(folder / "here")
     assert len(made) >= 4 * len(names)
-    assert files_of(disturbed.output) == made
+    assert files_of(run.output) == made
 
 
-def test_what_workers_log_is_in_the_log_of_the_run_with_tracebacks(disturbed: Disturbed) -> None:
-    log = next(disturbed.output.glob("*.log")).read_text()
+def test_what_workers_log_is_in_the_log_of_the_run_with_tracebacks(watched: Watched) -> None:
+    log = next(watched.output.glob("*.log")).read_text()
     assert "bad failed" in log
     assert "StoreError: this tile is bad" in log
     assert "in _load_tile" in log
 
 
-def test_a_worker_keeps_to_its_cores_and_its_part_of_the_memory(disturbed: Disturbed) -> None:
-    last = last_outcomes(read_ledgers(disturbed.output))
+def test_a_worker_keeps_to_its_cores_and_its_part_of_the_memory(watched: Watched) -> None:
+    last = last_outcomes(read_ledgers(watched.output))
     assert "threads 1, 1" in last["bad"].error
-    assert disturbed.limits == {2_000_000_000}
+    assert watched.limits == {4_000_000_000}
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_patches_hold_the_planted_slumps_and_the_features_of_a_run(site: Synthet
     assert (expected[~seen] == 2).all()  # clouds over slumps too
 
 
-@pytest.mark.parametrize("convention", ["true-north", "legacy"])
+@pytest.mark.parametrize("convention", ["true-north", pytest.param("legacy", marks=pytest.mark.slow)])
 def test_a_part_of_a_scene_has_the_features_that_the_whole_scene_has(
     site: SyntheticSite, tmp_path: Path, convention: str
 ) -> None:
