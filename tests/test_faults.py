@@ -226,7 +226,7 @@ def models(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(file, bench.optical_model.read_bytes(), file.read_bytes(), with_other)
 
 
-@pytest.mark.slow  # as is this in test_many_tiles
+@pytest.mark.slow  # the short run has a replaced model in test_many_tiles
 @moments(1)
 def test_a_model_that_is_replaced_between_runs_is_refused(
     bench: Bench, models: Models, tmp_path: Path, number: int
