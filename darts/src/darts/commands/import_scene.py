@@ -94,12 +94,24 @@ def import_scene(
     }
     store = raw_data_store or (default_dirs or DefaultPaths()).resolve().sentinel2_scenes("import")
     given = {name: value for name, value in geotiff_options.items() if value is not None}
-    scenes = list(_scenes(files, store, scene_id, bands or BASIC_BANDS, given, overwrite))
+    scenes = list(_scenes(files, _Asked(store, scene_id, bands or BASIC_BANDS, given, overwrite)))
     if [scene.source for scene in scenes] == files[:1]:  # one scene that was named itself: its error is the command's
         there = scenes[0].is_product and not overwrite and scenes[0].is_there()
         logger.info("%s %s", "in the store already:" if there else "imported into", scenes[0].put())
         return 0
     return _import_all(scenes, overwrite)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for of all scenes."""
+
+    store: Path
+    scene_id: str | None
+    bands: Sequence[str]
+    options: dict[str, Any]
+    """Those for GeoTIFFs that were given."""
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -114,14 +126,7 @@ class _Scene:
     """Import it and return its folder in the store."""
 
 
-def _scenes(
-    files: Sequence[Path],
-    store: Path,
-    scene_id: str | None,
-    bands: Sequence[str],
-    given: dict[str, Any],
-    overwrite: bool,
-) -> Iterator[_Scene]:
+def _scenes(files: Sequence[Path], asked: _Asked) -> Iterator[_Scene]:
     """Yield the scenes that the arguments name, or that lie in the folders which they name."""
     from darts_acquisition.safe_import import find_safe_products, is_safe
 
@@ -135,7 +140,7 @@ def _scenes(
         if products or folders:
             other = (products + folders)[0]
             raise ConfigError(f"{rasters[0]} and {other}: import files, and products or folders, one after the other")
-        yield _geotiff(rasters, store, scene_id, bands, given, overwrite)
+        yield _geotiff(rasters, asked)
         return
     singles = []
     for folder in folders:
@@ -145,72 +150,70 @@ def _scenes(
         singles += tifs
         if not found and not tifs:
             raise MissingDataError(f"{folder} holds neither Sentinel-2 products (S2….SAFE, .zip) nor GeoTIFFs")
-    if scene_id is not None and len(products) + len(singles) > 1:
-        raise ConfigError(f"scene_id {scene_id!r} cannot name {len(products) + len(singles)} scenes; leave it out")
-    if len(singles) > 1 and not str(given.get("scl", "0")).isdecimal():
-        raise ConfigError(f"scl {given['scl']} is one file for {len(singles)} scenes; give the number of a band")
+    count, scl = len(products) + len(singles), str(asked.options.get("scl", "0"))
+    if asked.scene_id is not None and count > 1:
+        raise ConfigError(f"scene_id {asked.scene_id!r} cannot name {count} scenes; leave it out")
+    if len(singles) > 1 and not scl.isdecimal():
+        raise ConfigError(f"scl {scl} is one file for {len(singles)} scenes; give the number of a band")
     for product in dict.fromkeys(products):
-        yield _product(product, store, scene_id, bands, given, overwrite)
+        yield _product(product, asked)
     for path in singles:
-        yield _geotiff([path], store, scene_id, bands, given, overwrite)
+        yield _geotiff([path], asked)
 
 
 def _is_geotiff(path: Path) -> bool:
     return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".") and path.is_file()
 
 
-def _product(
-    product: Path, store: Path, scene_id: str | None, bands: Sequence[str], given: dict[str, Any], overwrite: bool
-) -> _Scene:
+def _product(product: Path, asked: _Asked) -> _Scene:
     from darts_acquisition import IMPORT, missing_bands
     from darts_acquisition.safe_import import SCL, import_safe, safe_scene_id
 
-    if given:
+    if asked.options:
         raise ConfigError(
-            f"{', '.join(given)} cannot be given for {product.name}: a product brings time, sun, scaling and "
+            f"{', '.join(asked.options)} cannot be given for {product.name}: a product brings time, sun, scaling and "
             "classification with it"
         )
-    names = _bands(bands)
+    names = _bands(asked.bands)
     if isinstance(names, dict):
-        raise ConfigError(f"bands: for products give names alone, such as blue green red nir; got {_told(bands)}")
-    name = scene_id or safe_scene_id(product)
+        raise ConfigError(f"bands: for products give names alone, such as blue green red nir; got {_told(asked.bands)}")
+    name = asked.scene_id or safe_scene_id(product)
 
     return _Scene(
         product,
         is_product=True,
-        is_there=lambda: not missing_bands(store, IMPORT, name, (*names, SCL)),
-        put=lambda: import_safe(product, store, name, bands=names, overwrite=overwrite),
+        is_there=lambda: not missing_bands(asked.store, IMPORT, name, (*names, SCL)),
+        put=lambda: import_safe(product, asked.store, name, bands=names, overwrite=asked.overwrite),
     )
 
 
-def _geotiff(
-    files: Sequence[Path],
-    store: Path,
-    scene_id: str | None,
-    bands: Sequence[str],
-    given: dict[str, Any],
-    overwrite: bool,
-) -> _Scene:
+def _geotiff(files: Sequence[Path], asked: _Asked) -> _Scene:
     import darts_acquisition
 
-    numbers = _bands(bands)
-    options = {name: value for name, value in given.items() if name != "acquisition_time"}
+    numbers = _bands(asked.bands)
+    options = {name: value for name, value in asked.options.items() if name != "acquisition_time"}
     if "scl" in options and options["scl"].isdecimal() and len(options["scl"]) <= DIGITS:
         options["scl"] = int(options["scl"])
     if options.get("nodata") == "none":
         options["nodata"] = None
 
     def put() -> Path:
-        time = given.get("acquisition_time") or _time_in_name(files[0])
+        time = asked.options.get("acquisition_time") or _time_in_name(files[0])
         return darts_acquisition.import_scene(
-            files, store, scene_id, bands=numbers, acquisition_time=time, overwrite=overwrite, **options
+            files,
+            asked.store,
+            asked.scene_id,
+            bands=numbers,
+            acquisition_time=time,
+            overwrite=asked.overwrite,
+            **options,
         )
 
-    name = scene_id or files[0].stem
+    name = asked.scene_id or files[0].stem
     return _Scene(
         files[0],
         is_product=False,
-        is_there=lambda: darts_acquisition.scene_exists(store, darts_acquisition.IMPORT, name),
+        is_there=lambda: darts_acquisition.scene_exists(asked.store, darts_acquisition.IMPORT, name),
         put=put,
     )
 
