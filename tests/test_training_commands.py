@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from darts.cli import run_command_line
+from darts.demo.bundled import bundled_models
+from darts.training.demo_models import bundled_recipe, read_recipe
 from darts.training.synthetic import SyntheticSite
 from darts_export import missing_outputs
 from darts_segmentation import load_checkpoint
+from darts_segmentation.training.fit_options import FitOptions
 
 RECIPE = """
 [landscapes]
@@ -117,6 +120,33 @@ def test_label_files_become_a_dataset_and_a_training_is_tested(
     scores = json.loads((run / "scores-dataset" / "scores.json").read_text())
     assert scores["patches"] == 16
     assert "AUROC" in capsys.readouterr().out
+
+
+def test_the_recipe_of_the_bundled_models_has_options_that_there_are() -> None:
+    recipe = read_recipe(bundled_recipe())
+    assert set(recipe.fits) == set(bundled_models())
+    for options in recipe.fits.values():
+        bands = FitOptions(datasets=[Path("d")], **options).bands
+        assert bands is None or set(bands) <= set(recipe.dataset.bands)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("ema = 0.8", "emma = 0.8", "recipe.toml, table models.all-bands or all: no option emma"),
+        ("[dataset]", "[dataset]\nmin_quality = 1", "recipe.toml, table dataset: no option min_quality"),
+        ("[landscapes]", "[scenes]", "recipe.toml is no recipe"),
+    ],
+)
+def test_a_recipe_is_checked_before_anything_is_made(
+    old: str, new: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert old in RECIPE
+    Path("recipe.toml").write_text(RECIPE.replace(old, new))
+    assert run_command_line(["train", "demo-models", "demo", "--recipe", "recipe.toml"]) == 2
+    assert "".join(told.split()) in "".join(capsys.readouterr().err.split())
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.toml"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from itertools import repeat
 from multiprocessing import get_context
@@ -24,6 +24,7 @@ from darts.training.options import CreateOptions
 from darts.training.synthetic import SyntheticSite, create_synthetic_dataset, write_synthetic_site
 from darts_postprocessing import prepare_export
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import listed
 from darts_utils.store import replacing
 from darts_utils.threads import available_cores
 
@@ -72,23 +73,34 @@ def read_recipe(file: Path) -> Recipe:
     """Return what a recipe says.
 
     Raises:
-        ConfigError: it is not there, or no recipe.
+        ConfigError: it is not there, or no recipe, or has options that there are not.
     """
+    from darts_segmentation.training.fit_options import FitOptions
+
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         landscapes, test = content["landscapes"], content["test"]
+        fits = {name: {**content.get("all", {}), **options} for name, options in content["models"].items()}
+        _check_names(content["dataset"], CreateOptions, f"{file}, table dataset", "create-dataset sentinel2")
+        for name, options in fits.items():
+            _check_names(options, FitOptions, f"{file}, table models.{name} or all", "fit")
         return Recipe(
             seeds=_range(landscapes["seeds"]),
             validated=_range(landscapes["validated"]),
             size=int(landscapes["size"]),
             dataset=CreateOptions(**content["dataset"]),
-            fits={name: {**content.get("all", {}), **options} for name, options in content["models"].items()},
+            fits=fits,
             test_seeds=_range(test["seeds"]),
         )
     except OSError as error:
         raise ConfigError(f"recipe {file} cannot be read: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{file} is no recipe: {type(error).__name__}: {error}; see {bundled_recipe()}") from error
+
+
+def _check_names(options: Mapping[str, Any], kind: type, where: str, command: str) -> None:
+    if unknown := set(options) - {field.name for field in fields(kind)}:
+        raise ConfigError(f"{where}: no option {listed(sorted(unknown))}; `darts train {command} --help` lists them")
 
 
 def train_demo_models(folder: Path, recipe: Recipe, *, workers: int | None = None) -> Iterator[tuple[str, SeedScores]]:
