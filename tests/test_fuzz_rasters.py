@@ -106,6 +106,8 @@ GOOD = {
     "transform": NORTH_UP, "nodata": None, "tiled": False, "compress": None,
 }  # fmt: skip
 
+OTHER_GRID = {**GOOD, "count": 8, "dtype": "uint8", "transform": Affine(1.2345678e-9, 0, 0.1, 0, -1e299, 1e300)}
+
 bands = st.sampled_from([
     "blue=1 green=2 red=3 nir=4", "blue green red nir", "blue none red nir", "blue,red", "blue=0", "blue=9 red=1", "=",
 ]).map(str.split)  # fmt: skip
@@ -227,6 +229,9 @@ file_names = st.sampled_from([
 @example("20220730_205851_17_2459", [("x_SR_8b_harmonized_clip.tif", GOOD, ("text", "II*\0"))], [])
 @example("5790392_4372514_2022-07-30_2459", [("x_SR_8b_harmonized_clip.tif", {**GOOD, "crs": "EPSG:4326"}, None)], [])
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b"[" * 50_000])
+@example("5790392_4372514_2022-07-30_2459", [("x_SR.tif", GOOD, None)], [b'{"sun_elevation": -91.12345678912345}'])
+@example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b'{"sun_azimuth": 1}', b'{"sun_azimuth": 2}'])
+@example("5790392_4372514_2022-07-30_2459", [("x_SR.tif", GOOD, None), ("x_udm2.tif", OTHER_GRID, None)], [])
 @example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b'{"acquired": "0001-01-01T00:00:00+23:59"}'])
 def test_what_lies_in_a_planet_folder(
     sandbox: Sandbox, name: str, rasters: list[tuple[str, dict[str, Any], tuple[str, Any] | None]], about: list[bytes]

@@ -156,7 +156,7 @@ def _sun(metadata: Iterable[Path]) -> dict[str, Any]:
     for file in metadata:
         for name, value in _sun_of(file).items():
             if found.setdefault(name, value) != value:
-                raise StoreError(f"{file} gives {name} {value}, another metadata file of {file.parent} {found[name]}")
+                raise StoreError(f"{file} gives {name} {value}, another metadata file beside it {found[name]}")
     return found
 
 
@@ -172,7 +172,7 @@ def _sun_of(file: Path) -> dict[str, Any]:
         acquired = values.get("acquired")
         time = {} if acquired is None else {"acquisition_time": iso_utc(parse_utc(acquired, "acquired"))}
     except (ConfigError, ValueError, TypeError, AttributeError, OSError) as error:
-        raise StoreError(f"metadata {file} cannot be used ({error}); fetch it again or remove it") from error
+        raise StoreError(f"{file} cannot be used: {error}; fetch it again or remove it") from error
     return {name: value for name, value in angles.items() if value is not None} | time
 
 

@@ -74,22 +74,22 @@ def require_one_grid(first: tuple[Path, GeoBox], other: tuple[Path, GeoBox]) -> 
     (first_path, a), (other_path, b) = first, other
     if a == b:
         return
+    also = other_path.name if other_path.parent == first_path.parent else other_path  # two long paths are two lines
     raise GridMismatchError(
-        f"{first_path} and {other_path} are on different grids: {grid_differences(a, b)}. "
-        "Warp one to the grid of the other."
+        f"{first_path} and {also} are on different grids: {grid_difference(a, b)}. Warp one to the grid of the other."
     )
 
 
-def grid_differences(a: GeoBox, b: GeoBox) -> str:
-    """Return in words what of one grid differs from another."""
-    parts = []
-    if a.shape != b.shape:
-        parts.append(f"size {'×'.join(map(str, a.shape.yx))} against {'×'.join(map(str, b.shape.yx))}")
+def grid_difference(a: GeoBox, b: GeoBox) -> str:
+    """Return in words what of one grid differs from another first."""
+    (cols, _, left, _, rows, top), (cols_b, _, left_b, _, rows_b, top_b) = a.affine[:6], b.affine[:6]
     if a.crs != b.crs:
-        parts.append(f"CRS {str(a.crs)[:40]} against {str(b.crs)[:40]}")
-    if a.affine != b.affine:
-        parts.append(f"transform {tuple(a.affine[:6])} against {tuple(b.affine[:6])}")
-    return "; ".join(parts)
+        return f"CRS {str(a.crs)[:40]} against {str(b.crs)[:40]}"
+    if (cols, rows) != (cols_b, rows_b):
+        return f"pixels {cols:.9g} × {rows:.9g} against {cols_b:.9g} × {rows_b:.9g}"
+    if (left, top) != (left_b, top_b):
+        return f"corner {left:.9g}, {top:.9g} against {left_b:.9g}, {top_b:.9g}"
+    return f"size {'×'.join(map(str, a.shape.yx))} against {'×'.join(map(str, b.shape.yx))}"
 
 
 def read_strips(

@@ -218,7 +218,7 @@ def check_angle(value: Any, name: str, low: float, high: float) -> float | None:
     if value is None:
         return None
     if not is_number(value) or not low <= value <= high:
-        raise ConfigError(f"{name} must be a number of degrees from {low} to {high}, got {shown(value)}")
+        raise ConfigError(f"{name} must be from {low} to {high} degrees, got {shown(value)}")
     return float(value)
 
 

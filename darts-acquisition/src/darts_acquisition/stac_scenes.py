@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from darts_acquisition import raw_store
 from darts_acquisition.asset_servers import AssetServers, shown
 from darts_acquisition.decode import band_grid, decode_classes, decode_digital_numbers
-from darts_acquisition.rasters import grid_differences
+from darts_acquisition.rasters import grid_difference
 from darts_acquisition.raw_store import SceneUpdate
 from darts_acquisition.scene_writer import SceneWriter
 from darts_acquisition.stac_items import ItemAsset, finest, is_utm, item_assets, item_grid, scene_info, stored_id
@@ -151,7 +151,7 @@ class _Download:
         if asset.grid is not None and grid != asset.grid:
             raise GridMismatchError(
                 f"{self._what(asset)}: {shown(asset.href)} is on another grid than its item says: "
-                f"{grid_differences(grid, asset.grid)}. Search for the scene again, or leave it out."
+                f"{grid_difference(grid, asset.grid)}. Search for the scene again, or leave it out."
             )
         return grid
 
