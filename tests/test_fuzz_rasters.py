@@ -211,28 +211,30 @@ metadata = st.one_of(
     st.just(b"[" * 50_000),
     st.just(b'{"sun_azimuth": ' + b"9" * 5_000 + b"}"),
 )
+SCENE, TILE, LONG = "20220730_205851_17_2459", "5790392_4372514_2022-07-30_2459", "x_SR_8b_harmonized_clip.tif"
 file_names = st.sampled_from([
-    "x_SR.tif", "x_SR_8b.tif", "x_SR_8b_harmonized_clip.tif", "x_SR.TIFF", "x_udm2.tif", "x_udm2_clip.tif", "x.tif",
+    "x_SR.tif", "x_SR_8b.tif", LONG, "x_SR.TIFF", "x_udm2.tif", "x_udm2_clip.tif", "x.tif",
     "_SR.tif", "\n_SR.tif", "[x]_SR.tif",
 ])  # fmt: skip
 
 
 @fuzzed(short=3, share=0.04)
 @given(
-    name=st.sampled_from(["20220730_205851_17_2459", "5790392_4372514_2022-07-30_2459", "00010101_000000_0000"]),
+    name=st.sampled_from([SCENE, TILE, "00010101_000000_0000"]),
     rasters=st.lists(st.tuples(file_names, profiles, damages), min_size=1, max_size=2, unique_by=lambda part: part[0]),
     about=st.lists(metadata, max_size=2),
 )
-@example("20220730_205851_17_2459", [("x_SR.tif", GOOD, ("kind", "loop"))], [])
+@example(SCENE, [("x_SR.tif", GOOD, ("kind", "loop"))], [])
 @example("00010101_000000_0000", [("x_SR.tif", {**GOOD, "count": 4}, None)], [])
-@example("20220730_205851_17_2459", [("x_SR_8b_harmonized_clip.tif", GOOD, ("cut", 0.5))], [])
-@example("20220730_205851_17_2459", [("x_SR_8b_harmonized_clip.tif", GOOD, ("text", "II*\0"))], [])
-@example("5790392_4372514_2022-07-30_2459", [("x_SR_8b_harmonized_clip.tif", {**GOOD, "crs": "EPSG:4326"}, None)], [])
-@example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b"[" * 50_000])
-@example("5790392_4372514_2022-07-30_2459", [("x_SR.tif", GOOD, None)], [b'{"sun_elevation": -91.12345678912345}'])
-@example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b'{"sun_azimuth": 1}', b'{"sun_azimuth": 2}'])
-@example("5790392_4372514_2022-07-30_2459", [("x_SR.tif", GOOD, None), ("x_udm2.tif", OTHER_GRID, None)], [])
-@example("20220730_205851_17_2459", [("x_SR.tif", GOOD, None)], [b'{"acquired": "0001-01-01T00:00:00+23:59"}'])
+@example(SCENE, [(LONG, GOOD, ("cut", 0.5))], [])
+@example(SCENE, [(LONG, GOOD, ("text", "II*\0"))], [])
+@example(TILE, [(LONG, GOOD, ("text", "II+\0\b\0\0\0" + 8 * "\xff"))], [])
+@example(TILE, [(LONG, {**GOOD, "crs": "EPSG:4326"}, None)], [])
+@example(TILE, [(LONG, {**GOOD, "count": 8}, None), ("x_udm2_clip.tif", OTHER_GRID, None)], [])
+@example(SCENE, [("x_SR.tif", GOOD, None)], [b"[" * 50_000])
+@example(TILE, [("x_SR.tif", GOOD, None)], [b'{"sun_elevation": -91.12345678912345}'])
+@example(SCENE, [("x_SR.tif", GOOD, None)], [b'{"sun_azimuth": 1}', b'{"sun_azimuth": 2}'])
+@example(SCENE, [("x_SR.tif", GOOD, None)], [b'{"acquired": "0001-01-01T00:00:00+23:59"}'])
 def test_what_lies_in_a_planet_folder(
     sandbox: Sandbox, name: str, rasters: list[tuple[str, dict[str, Any], tuple[str, Any] | None]], about: list[bytes]
 ) -> None:

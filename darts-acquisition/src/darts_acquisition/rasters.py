@@ -39,7 +39,7 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
         with environment, rasterio.DatasetReader(path, driver=list(DRIVERS)) as source:
             yield source
     except RasterioError as error:
-        cause = first_line(error.__cause__ or error, path, most=70)  # a path can be a line long
+        cause = first_line(error.__cause__ or error, path, most=60)  # a path can be a line long
         raise StoreError(f"cannot read {path}: {cause}. Fetch or copy the file again.") from error
     except UnicodeEncodeError as error:
         raise StoreError(f"cannot read {path}: its name is no Unicode text; rename the file or its folder") from error
@@ -75,21 +75,20 @@ def require_one_grid(first: tuple[Path, GeoBox], other: tuple[Path, GeoBox]) -> 
     if a == b:
         return
     also = other_path.name if other_path.parent == first_path.parent else other_path  # two long paths are two lines
-    raise GridMismatchError(
-        f"{first_path} and {also} are on different grids: {grid_difference(a, b)}. Warp one to the grid of the other."
-    )
+    raise GridMismatchError(f"{first_path} and {also} differ in {grid_difference(a, b)}; warp one to the other")
 
 
 def grid_difference(a: GeoBox, b: GeoBox) -> str:
-    """Return in words what of one grid differs from another first."""
-    (cols, _, left, _, rows, top), (cols_b, _, left_b, _, rows_b, top_b) = a.affine[:6], b.affine[:6]
+    """Return in few words what of one grid differs from another first."""
     if a.crs != b.crs:
-        return f"CRS {str(a.crs)[:40]} against {str(b.crs)[:40]}"
-    if (cols, rows) != (cols_b, rows_b):
-        return f"pixels {cols:.9g} × {rows:.9g} against {cols_b:.9g} × {rows_b:.9g}"
-    if (left, top) != (left_b, top_b):
-        return f"corner {left:.9g}, {top:.9g} against {left_b:.9g}, {top_b:.9g}"
-    return f"size {'×'.join(map(str, a.shape.yx))} against {'×'.join(map(str, b.shape.yx))}"
+        return f"CRS: {str(a.crs)[:18]}, {str(b.crs)[:18]}"
+    (width, _, left, _, height, top), (width_b, _, left_b, _, height_b, top_b) = a.affine[:6], b.affine[:6]
+    numbers = {"pixel width": (width, width_b), "pixel height": (height, height_b), "left": (left, left_b),
+               "top": (top, top_b)}  # fmt: skip
+    for what, (here, there) in numbers.items():
+        if here != there:
+            return f"{what}: {here:.10g}, {there:.10g}"
+    return f"size: {'×'.join(map(str, a.shape.yx))}, {'×'.join(map(str, b.shape.yx))}"
 
 
 def read_strips(

@@ -204,8 +204,8 @@ def check_size(what: str, shape: tuple[int, int]) -> None:
     """
     if max(shape) > MOST_SIDE_PX:
         raise ConfigError(
-            f"{what} has {shape[0]} × {shape[1]} pixels by its header; darts takes up to {MOST_SIDE_PX} a side. Cut it "
-            "into smaller ones, or fetch it again if it is not that large"
+            f"{what} has {shape[0]} × {shape[1]} pixels by its header; at most {MOST_SIDE_PX} a side are read. Cut it, "
+            "or fetch it again"
         )
 
 

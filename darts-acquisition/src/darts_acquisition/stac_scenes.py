@@ -150,8 +150,8 @@ class _Download:
             )
         if asset.grid is not None and grid != asset.grid:
             raise GridMismatchError(
-                f"{self._what(asset)}: {shown(asset.href)} is on another grid than its item says: "
-                f"{grid_difference(grid, asset.grid)}. Search for the scene again, or leave it out."
+                f"{self._what(asset)}: {shown(asset.href)} is on another grid than its item says "
+                f"({grid_difference(grid, asset.grid)}). Search for the scene again, or leave it out."
             )
         return grid
 
