@@ -277,7 +277,7 @@ def _times_coarser(layer: _Layer, geobox: GeoBox) -> int:
     )
     if not fits:
         raise GridMismatchError(
-            f"scl {layer.path} and the scene are on different grids ({layer.geobox!r} against {geobox!r}); "
-            "it must share the origin, with pixels of the same size or a whole multiple"
+            f"scl {layer.path} must have the CRS and the corner of the scene, its pixel size or a whole multiple, and "
+            "cover it"
         )
     return times
