@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from darts_utils.quoting import shown
 
 EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
+LONG_VALUE = re.compile(r"(?<!\S)[^\s/]\S{120,}")
+"""What somebody gave, as cyclopts quotes it in full; no path."""
 
 GLOBAL_OPTIONS = Group("Global options", sort_key=100)
 
@@ -141,7 +144,7 @@ def run_command_line(tokens: Sequence[str]) -> int:
         _say("interrupted; finished tiles are kept, run the same command again to go on")
         return EXIT_INTERRUPTED
     except CycloptsError as error:
-        _say(str(error))
+        _say(LONG_VALUE.sub(lambda value: f"{value[0][:40]} … {value[0][-40:]}", str(error)))
         return EXIT_NOTHING_STARTED
     except DartsError as error:
         _say(str(error))

@@ -1,11 +1,13 @@
 """How much memory there is, and how much a run may take."""
 
 import ctypes
+import math
 import re
 from contextlib import suppress
 from pathlib import Path
 
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import shown
 
 DEFAULT_SHARE = 0.6
 """Share of the free memory that a run may take unless told otherwise."""
@@ -35,8 +37,10 @@ def memory_budget(asked: str | int | None) -> int | None:
     size = float(match[1]) * (_UNITS[unit] if unit in _UNITS else (free or 0) / 100) if match else 0.0
     if unit == "%" and match and float(match[1]) > 100:
         size = 0
-    if match is None or not (unit in _UNITS or unit == "%") or size < 1:
-        raise ConfigError(f"memory_budget must be a size or a share of the free memory ('8GB', '60%'), got {asked!r}")
+    if match is None or not (unit in _UNITS or unit == "%") or not 1 <= size < math.inf:
+        raise ConfigError(
+            f"memory_budget must be a size or a share of the free memory ('8GB', '60%'), got {shown(asked)}"
+        )
     return int(size)
 
 
