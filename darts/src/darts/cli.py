@@ -21,8 +21,8 @@ from darts_utils.quoting import shown
 
 EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
-LONG_VALUE = re.compile(r"(?<!\S)[^\s/]\S{120,}")
-"""What somebody gave, as cyclopts quotes it in full; no path."""
+LONG_VALUE = re.compile(r'(?<=").{120,}(?=")', re.DOTALL)
+"""What somebody gave, as cyclopts quotes it in full."""
 
 GLOBAL_OPTIONS = Group("Global options", sort_key=100)
 

@@ -1,5 +1,6 @@
 """Where the log goes: coloured lines on a terminal, plain lines or JSON elsewhere, and files."""
 
+import errno
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from darts_utils.errors import StoreError
+from darts_utils.quoting import shown
 
 logger = logging.getLogger("darts")
 
@@ -50,25 +52,25 @@ def configure_logging(
         _flags.extend(["--log-dir", str(log_dir)])
     level = logging.DEBUG if verbosity else logging.INFO
     console = Console(stderr=True)
-    shown: logging.Handler
+    handler: logging.Handler
     if as_json:
-        shown = _JsonLines(sys.stderr)
-        _catch_what_else_goes_to_stderr(shown)
+        handler = _JsonLines(sys.stderr)
+        _catch_what_else_goes_to_stderr(handler)
     elif plain or not console.is_terminal:
-        shown = logging.StreamHandler(sys.stderr)
-        shown.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     else:
-        shown = RichHandler(console=console, show_path=verbosity > 0, markup=False, log_time_format="%H:%M:%S")
-    shown.addFilter(lambda record: record.levelno >= level or (as_json and hasattr(record, _EVENT)))
-    logger.addHandler(shown)
-    _shown.append(shown)
+        handler = RichHandler(console=console, show_path=verbosity > 0, markup=False, log_time_format="%H:%M:%S")
+    handler.addFilter(lambda record: record.levelno >= level or (as_json and hasattr(record, _EVENT)))
+    logger.addHandler(handler)
+    _shown.append(handler)
     if log_dir is not None:
         log_to_file(log_dir / f"darts_{command}_{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.log")
     for name in THIRD_PARTY if verbosity >= 2 else ():
         other = logging.getLogger(name)
         other.setLevel(logging.DEBUG)
         if not as_json:  # then all libraries have the handler
-            other.addHandler(shown)
+            other.addHandler(handler)
 
 
 def log_to_file(path: Path) -> logging.Handler:
@@ -80,7 +82,11 @@ def log_to_file(path: Path) -> logging.Handler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # which the command line tells in short
+            raise
         raise StoreError(f"cannot write the log {path}: {error.strerror or error}; choose another folder") from error
+    except ValueError as error:
+        raise StoreError(f"the folder of logs {shown(str(path.parent))} holds a NUL; choose another one") from error
     handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger.addHandler(handler)
