@@ -146,6 +146,17 @@ def test_an_unknown_key_in_the_configuration(fails: Callable, tmp_path: Path) ->
     assert "unknown key 'export-band' in [darts.run.sentinel2]; did you mean 'export-bands'?" in message
 
 
+def test_shared_keys_that_another_command_knows_are_no_error_and_no_warning(darts: Callable, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[darts]\ndrift = 5.0\noptical = true\ndatasets = ['x']\nseed = 1\nlog-dir = 'logs'\n")
+    result: Result = darts("status", tmp_path / "nowhere", "--config-file", config)
+    assert "no command knows" not in result.flat
+    assert "'log-dir' in [darts] does nothing; give --log-dir" in result.flat
+    config.write_text("[darts]\ndrifd = 5.0\n")
+    result = darts("status", tmp_path / "nowhere", "--config-file", config)
+    assert "no command knows the key 'drifd' in [darts]; did you mean 'drift'?" in result.flat
+
+
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [

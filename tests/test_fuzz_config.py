@@ -118,6 +118,7 @@ def test_a_configuration_file(sandbox: Sandbox, content: bytes, command: tuple[s
 @given(name=st.sampled_from(OPTIONS), value=values, command=st.sampled_from(COMMANDS[:2]))
 @example("export-bands", [False], COMMANDS[0])
 @example("export-bands", ["nope"] * 50, COMMANDS[0])
+@example("export-bands", 10**400, COMMANDS[0])
 @example("aoi-file", [10**400, [False, False, False, 10**400]], COMMANDS[0])
 @example("memory-budget", 10**400, COMMANDS[0])
 def test_an_option_of_another_kind(sandbox: Sandbox, name: str, value: Any, command: tuple[str, ...]) -> None:

@@ -125,6 +125,7 @@ PATHS = [
 @given(command=st.sampled_from(PATHS), path=names(), as_option=st.booleans())
 @example(command=PATHS[1], path="[bold]x[/bold]", as_option=False)  # was taken for a list in JSON
 @example(command=("status", "nowhere", "--log-dir"), path="\0", as_option=False)
+@example(command=("import-scene",), path="\ud800", as_option=False)
 @example(command=("status", "nowhere", "--log-dir"), path="x" * 300, as_option=False)
 def test_a_path(sandbox: Sandbox, command: tuple[str, ...], path: str, as_option: bool) -> None:
     """Folders that a user names are the user's own, so what is written there is not looked at."""

@@ -124,6 +124,8 @@ def test_what_is_absent_names_the_command_offline(tmp_path):
     with pytest.raises(MissingDataError, match=r"TCTrend2020\.icechunk.*darts prepare-data sentinel2 --aux"):
         da.load_tcvis(TILE, tmp_path, 2019, offline=True)
     _fill(tmp_path / "TCTrend2020.icechunk")
+    with pytest.raises(MissingDataError, match=r"TCTrend2022\.icechunk.*darts prepare-data planet --aux"):
+        da.load_tcvis(TILE.zoom_out(0.3), tmp_path, 2020, offline=True)
     far = GeoBox((10, 10), Affine(10, 0, 521_000, 0, -10, 7_550_000), TILE.crs)
     with pytest.raises(MissingDataError, match=r"EPSG:4326.*darts prepare-data"):
         da.load_tcvis(far, tmp_path, 2019, offline=True)

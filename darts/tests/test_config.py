@@ -21,7 +21,7 @@ def command(*, overlap: int = 256, scene_ids: list[str] | None = None, offline: 
 def call(tmp_path: Path, text: str, *tokens: str) -> tuple:
     file = tmp_path / "config.toml"
     file.write_text(text)
-    app.config = (ConfigFile(*read_config(file), known_elsewhere=["orthotiles-dir"]),)
+    app.config = (ConfigFile(*read_config(file), elsewhere=lambda: ["orthotiles-dir"], typed_only=["log-dir"]),)
     app.default_parameter = Parameter(consume_multiple=True)
     return app(["run", "sentinel2", *tokens])
 
@@ -60,8 +60,10 @@ def test_an_unknown_shared_key_is_a_warning_unless_another_command_knows_it(
         call(tmp_path, '[darts]\northotiles-dir = "x"\n')
         assert caplog.text == ""
         call(tmp_path, "[darts]\nofline = true\n")
+        call(tmp_path, '[darts]\nlog-dir = "logs"\n')
     assert "no command knows the key 'ofline'" in caplog.text
     assert "did you mean 'offline'?" in caplog.text
+    assert "the key 'log-dir' in [darts] does nothing; give --log-dir" in caplog.text
 
 
 def test_a_named_file_must_exist_and_hold_the_table(tmp_path: Path) -> None:

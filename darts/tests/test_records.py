@@ -4,11 +4,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from darts.pipelines import Sentinel2Pipeline
 from darts.records.ledger import Outcome
 from darts.records.run_records import RunRecords
 from darts.timings import STEPS, TileClock, Timings
+from darts_utils.paths import DefaultPaths
 
 STARTED = datetime(2026, 7, 1, 12, 30, 0, tzinfo=UTC)
+
+
+def test_a_run_again_searches_what_the_run_searched(tmp_path: Path) -> None:
+    """Where any cover is fine, the configuration must say so: its default is 10 %."""
+    model = tmp_path / "a.pt"
+    free = Sentinel2Pipeline(model_files=[model], tile_ids=["08WMA"], max_cloud_cover=None, max_snow_cover=5)
+    options = free._resolved_options(tmp_path, DefaultPaths(darts_dir=tmp_path).resolve())
+    written = RunRecords(tmp_path).write_config(free.command, options)
+    table = tomllib.loads(written.read_text())["darts"]["run"]["sentinel2"]
+    assert (table["max-cloud-cover"], table["max-snow-cover"]) == (100, 5)
 
 
 def test_the_resolved_configuration_is_a_table_of_its_command(tmp_path: Path) -> None:

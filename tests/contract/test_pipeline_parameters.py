@@ -6,9 +6,9 @@ import inspect
 import pytest
 
 from darts.pipelines import PlanetPipeline, Sentinel2Pipeline
-from darts.pipelines.base import _BasePipeline
 from darts.pipelines.sequential_v2 import PlanetPipeline as PlanetOfV2
 from darts.pipelines.sequential_v2 import Sentinel2Pipeline as Sentinel2OfV2
+from darts.pipelines.sequential_v2 import _BasePipeline
 from darts_utils.paths import DefaultPaths
 
 SHARED = {
@@ -52,26 +52,39 @@ def test_methods_are_those_of_the_specification(pipeline, own):
         assert inspect.signature(getattr(pipeline, name)).parameters["pipeline"].kind is inspect.Parameter.KEYWORD_ONLY
 
 
+@dataclasses.dataclass(kw_only=True)
+class KitePipeline(_BasePipeline):
+    def _tileinfos(self):
+        return [("a", self._output(self.default_dirs.resolve()) / "a")]
+
+    def _get_tile_id(self, tilekey):
+        return tilekey
+
+    def _load_tile(self, tilekey):
+        raise NotImplementedError
+
+    def _arcticdem_resolution(self):
+        return 10
+
+
 def test_a_new_pipeline_needs_the_hooks_of_the_specification_and_no_others(tmp_path):
     assert all(callable(getattr(_BasePipeline, hook, None)) for hook in HOOKS)
     assert set(_BasePipeline.__abstractmethods__) <= HOOKS
-
-    @dataclasses.dataclass(kw_only=True)
-    class KitePipeline(_BasePipeline):
-        def _tileinfos(self):
-            return [("a", self._output(self.default_dirs.resolve()) / "a")]
-
-        def _get_tile_id(self, tilekey):
-            return tilekey
-
-        def _load_tile(self, tilekey):
-            raise NotImplementedError
-
-        def _arcticdem_resolution(self):
-            return 10
-
     made = KitePipeline(default_dirs=DefaultPaths(darts_dir=tmp_path))
     assert made._tileinfos() == [("a", tmp_path / "output" / "kite" / "a")]
+
+
+def test_a_new_pipeline_that_can_download_is_asked_for_its_tiles(tmp_path):
+    asked = []
+
+    class Remote(KitePipeline):
+        def _download_tile(self, tilekey):
+            asked.append(tilekey)
+
+    done = Remote(default_dirs=DefaultPaths(darts_dir=tmp_path)).prepare_data(optical=True)
+    assert (asked, done.fetched, done.failed) == (["a"], ["a"], {})
+    done = KitePipeline(default_dirs=DefaultPaths(darts_dir=tmp_path)).prepare_data(optical=True)
+    assert (done.fetched, done.present) == ([], ["a"])
 
 
 def test_the_pipelines_are_those_of_the_second_version():

@@ -80,8 +80,7 @@ def load_arcticdem(
     check_target(geobox, buffer)
     if not offline:
         download_arcticdem(geobox, path, resolution, source=source, buffer=buffer)
-    command = f"darts prepare-data {'planet' if resolution == 2 else 'sentinel2'} --aux"
-    raw = read_around(path, geobox, buffer, pixel=resolution, fetch_command=command)
+    raw = read_around(path, geobox, buffer, pixel=resolution)
     dem, mask = raw["dem"].data, raw["datamask"].data
     for start in range(0, len(dem), _STRIP_PX):
         rows = slice(start, start + _STRIP_PX)

@@ -17,15 +17,16 @@ def find_cube(data_dir: Path | str, name: str) -> Path:
     return data_dir if data_dir.suffix == ".icechunk" else data_dir / name
 
 
-def read_around(path: Path, geobox: GeoBox, buffer: int, *, pixel: float, fetch_command: str) -> xr.Dataset:
+def read_around(path: Path, geobox: GeoBox, buffer: int, *, pixel: float) -> xr.Dataset:
     """Return what the cube at `path`, whose pixels must measure `pixel`, has of a tile's area.
 
     Raises:
         ConfigError: no GeoBox, a buffer that is no whole number, or a cube of another pixel size.
-        MissingDataError: the cube is absent or lacks the area; advises `fetch_command`.
+        MissingDataError: the cube is absent or lacks the area; advises what to run.
         StoreError: the cube is damaged.
     """
     check_target(geobox, buffer)
+    fetch_command = f"darts prepare-data {_sensor(geobox)} --aux"
     try:
         cube = open_cube(path, pixel)
     except MissingDataError as error:
@@ -65,6 +66,12 @@ def open_cube(path: Path, pixel: float) -> Cube:
     if abs(cube.geobox.affine.a - pixel) > 1e-6 * pixel:
         raise ConfigError(f"cube {path} has pixels of {cube.geobox.affine.a:g}, but {pixel:g} was asked for")
     return cube
+
+
+def _sensor(geobox: GeoBox) -> str:
+    """Return whose tile it is: pixels of PlanetScope measure 3 m, those of Sentinel-2 10 m and more."""
+    in_metres = geobox.crs is not None and geobox.crs.projected
+    return "planet" if in_metres and abs(geobox.affine.a) < 5 else "sentinel2"
 
 
 def check_target(geobox: Any, buffer: Any) -> None:

@@ -28,7 +28,6 @@ VARIABLES = {"TCB_slope": ("uint8", 0), "TCG_slope": ("uint8", 0), "TCW_slope": 
 
 _NAMES = {"TCB_slope": "tc_brightness", "TCG_slope": "tc_greenness", "TCW_slope": "tc_wetness"}
 _SOUTH = 40
-_COMMAND = "darts prepare-data sentinel2 --aux"
 _CHUNKS_AT_ONCE = 2
 """Each is cut into several requests, and takes some 100 MB."""
 _SOURCE = "Landsat tasseled cap trends, Nitze et al."
@@ -89,7 +88,7 @@ def load_tcvis(
     check_target(geobox, buffer)
     if not offline:
         download_tcvis(geobox, path, year, source=source, buffer=buffer)
-    raw = read_around(path, geobox, buffer, pixel=RESOLUTION_DEG, fetch_command=_COMMAND)
+    raw = read_around(path, geobox, buffer, pixel=RESOLUTION_DEG)
     return xr.Dataset({name: _trend(raw[variable], name) for variable, name in _NAMES.items()})
 
 

@@ -88,7 +88,7 @@ def validate_export_bands(bands: Sequence[str]) -> None:
         near = difflib.get_close_matches(unknown[0], [*PRODUCTS, *BANDS], n=1)
         raise ConfigError(
             f"export_bands: unknown {shown(unknown[0])}{f', did you mean {near[0]!r}?' if near else ''}; possible are "
-            f"{', '.join(PRODUCTS)} and the names of variables of the band table, such as ndvi or slope"
+            f"{', '.join(PRODUCTS)} and bands such as ndvi or slope"
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-SHOWN = 80
+SHOWN = 60
 """Signs of a value that a message shows."""
 FIRST = 120
 """Signs of another library's error that a message quotes."""

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -129,13 +129,18 @@ def launch(
     command = "-".join(token for token in tokens[:2] if token.isidentifier() or "-" in token[1:]) or "darts"
     configure_logging(command, verbosity=verbose, log_dir=log_dir, plain=log_plain, as_json=log_json)
     found = read_config(config_file)
-    app.config = (ConfigFile(*found, known_elsewhere=_known_options()),) if found else ()
+    typed_only = _options_of(app.meta)
+    app.config = (ConfigFile(*found, elsewhere=_known_options, typed_only=typed_only),) if found else ()
     return app(tokens)
 
 
 def run_command_line(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code; every expected error becomes one message on stderr."""
     app.config = ()  # that of an earlier command line in this process
+    for token in tokens:
+        if not _is_text(token):
+            _say(f"{shown(token)} is no text that a system can take as a name or value; give another one")
+            return EXIT_NOTHING_STARTED
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as on stderr: names of files may be no Unicode
     try:
@@ -172,16 +177,27 @@ def main() -> None:
     sys.exit(code)
 
 
+def _is_text(token: str) -> bool:
+    """Tell whether a file could have such a name: from Python, half of a pair of UTF-16 may be given."""
+    try:
+        os.fsencode(token)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _say(message: str) -> None:
     say(message, level=logging.ERROR, label="error")
 
 
-def _known_options() -> frozenset[str]:
-    """Return the option names of all pipelines, which share the table `[darts]`."""
-    import dataclasses
+def _known_options() -> Iterator[str]:
+    """Give the option names of all commands, those of training last: they load most."""
+    for group in (app, run, prepare_data, model, train, create_dataset):
+        for name in group:
+            if not name.startswith("-") and group[name].default_command is not None:
+                yield from _options_of(group[name])
 
-    from darts.pipelines import PlanetPipeline, Sentinel2Pipeline
-    from darts_utils.paths import DefaultPaths
 
-    fields = (f.name for c in (PlanetPipeline, Sentinel2Pipeline, DefaultPaths) for f in dataclasses.fields(c))
-    return frozenset(name.replace("_", "-") for name in fields)
+def _options_of(command: App) -> Iterator[str]:
+    names = (name for argument in command.assemble_argument_collection() for name in argument.names)
+    return (name.removeprefix("--") for name in names if name.startswith("--"))

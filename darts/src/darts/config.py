@@ -10,7 +10,7 @@ another command knows it, and named in a warning when none does.
 import difflib
 import logging
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,26 @@ DEFAULT_CONFIG = Path("config.toml")
 
 
 class ConfigFile:
-    """A configuration source for cyclopts; what the command line gives stays, what nobody gives keeps its default."""
+    """A configuration source for cyclopts; what the command line gives stays, what nobody gives keeps its default.
 
-    def __init__(self, path: Path, table: Mapping[str, Any], known_elsewhere: Iterable[str] = ()) -> None:
+    Args:
+        path: the file, as messages name it.
+        table: its table `[darts]`.
+        elsewhere: gives the options of the other commands; asked only where the command at hand does not know a key.
+        typed_only: options that no file can give.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        table: Mapping[str, Any],
+        elsewhere: Callable[[], Iterable[str]] = tuple,
+        typed_only: Iterable[str] = (),
+    ) -> None:
         self.path = path
         self.table = table
-        self.known_elsewhere = frozenset(known_elsewhere)
+        self.elsewhere = elsewhere
+        self.typed_only = frozenset(typed_only)
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         """Fill the arguments of the command at hand, the most specific table first."""
@@ -40,7 +54,11 @@ class ConfigFile:
             values = self._values(path, names)
             where = ".".join(("darts", *path))
             if unknown := sorted(set(values) - names):
-                self._judge(unknown, names, where, own=depth == len(commands))
+                if depth == len(commands):
+                    raise ConfigError(
+                        f"{self.path}: unknown key {unknown[0]!r} in [{where}]{_nearest(unknown[0], names)}"
+                    )
+                self._warn(unknown, names, where)
             chosen = {key: value for key, value in values.items() if key in names}
             update_argument_collection(
                 chosen, f"{self.path} [{where}]", arguments, app.app_stack.stack[-1], root_keys=(), allow_unknown=False
@@ -71,12 +89,20 @@ class ConfigFile:
                 members = {name.removeprefix(f"{group}.") for name in names if name.startswith(f"{group}.")}
                 raise ConfigError(f"{self.path}: unknown key {key!r} in [{where}.{group}]{_nearest(key, members)}")
 
-    def _judge(self, unknown: list[str], names: set[str], where: str, *, own: bool) -> None:
-        for key in unknown:
-            if own:
-                raise ConfigError(f"{self.path}: unknown key {key!r} in [{where}]{_nearest(key, names)}")
-            if key not in self.known_elsewhere:
-                hint = _nearest(key, names | self.known_elsewhere)
+    def _warn(self, unknown: list[str], names: set[str], where: str) -> None:
+        left, known = set(unknown), set(names)
+        for name in self.elsewhere():  # each command may take a while to load
+            known.add(name)
+            left.discard(name)
+            if not left:
+                return
+        for key in sorted(left):
+            if key in self.typed_only:
+                logger.warning(
+                    "%s: the key %r in [%s] does nothing; give --%s with the command", self.path, key, where, key
+                )
+            else:
+                hint = _nearest(key, known)
                 logger.warning("%s: no command knows the key %r in [%s]%s", self.path, key, where, hint)
 
 

@@ -92,10 +92,13 @@ class Hooks(SharedOptions, ABC):
     def _missing_optical(self, tilekey: Any) -> tuple[tuple[str, ...], int | None]:
         """Return which bands of a tile are not on disk, and their bytes where the source tells.
 
+        A source that does not say so but can download is asked for every tile.
+
         Raises:
             DartsError: they are not there and cannot be fetched.
         """
-        return (), 0
+        downloads = type(self)._download_tile is not Hooks._download_tile
+        return (self._optical_bands(), None) if downloads else ((), 0)
 
     def _download_tile(self, tilekey: Any) -> None:
         """Download what `_load_tile` needs; tell `self._report` of bytes received."""

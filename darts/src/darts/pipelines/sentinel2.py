@@ -14,6 +14,7 @@ from darts.pipelines.base import _BasePipeline
 from darts.pipelines.scene_selection import SceneQuery, checked_id, read_scene_ids, write_scene_ids
 from darts.pipelines.stac_options import StacOptions
 from darts_utils.errors import ConfigError, DartsError, MissingBandError, MissingDataError
+from darts_utils.paths import DefaultPaths
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -132,6 +133,11 @@ class Sentinel2Pipeline(_BasePipeline):
         if self.scene_id_file is not None:
             return read_scene_ids(self.scene_id_file, "scene_id_file")
         return self._prepared_ids(given[0]) if self.offline and not self._preparing else self._searched_ids(given[0])
+
+    def _resolved_options(self, output: Path, dirs: DefaultPaths) -> dict[str, Any]:
+        options = super()._resolved_options(output, dirs)
+        # TOML knows no None, and where nothing is written the default holds again.
+        return options | {name: 100 for name in ("max_cloud_cover", "max_snow_cover") if options[name] is None}
 
     def _searched_ids(self, selection: str) -> list[str]:
         file = self._selection_file()
