@@ -50,9 +50,9 @@ def finished(start_darts: Callable, sample: Sample, tmp_path_factory: pytest.Tem
     return output
 
 
-def make(start_darts: Callable, sample: Sample, output: Path) -> None:
+def make(start_darts: Callable, sample: Sample, output: Path, *options: str) -> None:
     folders = ("--darts-dir", sample.folder, "--output-data-dir", output)
-    run = start_darts("run", "sentinel2", "--scene-ids", sample.scene_id, "--offline", *folders)
+    run = start_darts("run", "sentinel2", "--scene-ids", sample.scene_id, "--offline", *folders, *options)
     assert run.wait() == 0, run.text
 
 
@@ -119,6 +119,8 @@ def test_a_second_run_skips_complete_tiles_and_makes_partial_ones_again(
     (output / sample.scene_id / "probabilities.tif").write_bytes(b"")
     make(start_darts, sample, output)
     assert hashes(output / sample.scene_id) == before
+    make(start_darts, sample, output, "--export-bands", "probabilities", "metadata")
+    assert (output / sample.scene_id / "darts_inference.json").stat().st_size > 0
 
 
 def test_every_export_band_can_be_asked_for(darts: Callable, sample: Sample, output: Path) -> None:

@@ -1,3 +1,4 @@
+import gc
 import logging
 import pickle
 from collections.abc import Callable
@@ -110,6 +111,24 @@ def test_a_cpu_takes_a_batch_in_parts_of_bounded_size(
     tiny.segment_tile(make_tile(1024, 1030), batch_size=8)
     assert sum(shape[0] for shape in calls) == 24 + 2
     assert max(shape[0] * shape[2] * shape[3] for shape in calls) <= 1024 * 1024
+
+
+def test_tensors_alive_while_a_network_computes_are_those_of_a_few_batches(
+    tiny: SMPSegmenter, make_tile: MakeTile
+) -> None:
+    """The planes are numpy's (see test_patches); no tensor of all patches is held beside them."""
+    alive: list[int] = []
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        tensors = [held for held in gc.get_objects() if issubclass(type(held), torch.Tensor)]
+        alive.append(sum({held.data_ptr(): held.untyped_storage().nbytes() for held in tensors}.values()))
+
+    weights = sum(weight.nbytes for weight in tiny._network.module.state_dict().values())
+    tiny._network.module.register_forward_pre_hook(count)
+    tiny.segment_tile(make_tile(400, 400), patch_size=64, overlap=32, batch_size=2)
+    patches, batch = 12 * 12, 2 * 3 * 64 * 64 * 4
+    assert len(alive) == patches / 2
+    assert max(alive) <= weights + 4 * batch
 
 
 def test_a_tile_without_a_valid_pixel_never_reaches_the_network(
@@ -241,6 +260,9 @@ def test_options_and_tiles_that_cannot_work_are_refused(tiny: SMPSegmenter, make
         tiny.segment_tile(tile.expand_dims(time=1))
     with pytest.raises(ConfigError, match="at least one pixel"):
         tiny.segment_tile(tile.isel(x=slice(0)))
+    for segment in (tiny.segment_tile, tiny.segment_tile_batched):
+        with pytest.raises(ConfigError, match=r"model 'tiny' takes a tile.*segment_tile_batched"):
+            segment([[tile]])
 
 
 def test_a_segmenter_pickles_by_path(tiny: SMPSegmenter, make_tile: MakeTile) -> None:

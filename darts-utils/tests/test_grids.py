@@ -17,7 +17,6 @@ from darts_utils.grids import (
     pad_metres,
     pixel_centres,
     pixel_size_m,
-    require_same_grid,
     sample_convergence,
 )
 
@@ -133,12 +132,3 @@ def test_a_geographic_grid_has_no_convergence():
 
 def test_convergence_of_a_sentinel_2_tile_takes_few_projections():
     assert sample_convergence(grid((10980, 10980), "EPSG:32608", 399_960, 7_800_000, 10)).nodes.size < 100_000
-
-
-def test_a_shift_of_a_micrometre_is_another_grid():
-    # P7: comparing coordinates joins them first, and finds nothing that differs.
-    shifted = grid(NORTH.shape, "EPSG:32608", 600_000 + 1e-6, 7_800_000, 10)
-    first, second = (xr.Dataset({"a": on_grid(waves(NORTH), g)}) for g in (NORTH, shifted))
-    require_same_grid(first, first.copy(), NORTH)
-    with pytest.raises(GridMismatchError, match=r"the model needs one grid.*input 3 on.*600000\.000001"):
-        require_same_grid(first, NORTH, second, purpose="the model")

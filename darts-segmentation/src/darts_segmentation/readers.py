@@ -48,10 +48,15 @@ class DatasetRows:
 
     Raises:
         MissingBandError: the tile lacks bands.
-        ConfigError: it is no plane of ("y", "x"), or has no pixel.
+        ConfigError: it is no Dataset, no plane of ("y", "x"), or has no pixel.
     """
 
     def __init__(self, tile: xr.Dataset, names: Sequence[str], *, purpose: str) -> None:
+        if not isinstance(tile, xr.Dataset):
+            raise ConfigError(
+                f"{purpose} takes a tile as an xarray Dataset, got {type(tile).__name__}; several tiles at once go to "
+                "segment_tile_batched, as a list"
+            )
         require_bands(tile, *names, purpose=purpose)
         bands = tile[list(names)]
         sizes = dict(bands.sizes) if names else {name: tile.sizes[name] for name in ("y", "x") if name in tile.sizes}

@@ -160,21 +160,6 @@ def offset_px(grid: GeoBox, part: GeoBox) -> tuple[int, int, float]:
     return top, left, float(max(np.abs(u - left - cols).max(), np.abs(v - top - rows).max()))
 
 
-def require_same_grid(first: Data | GeoBox, *others: Data | GeoBox, purpose: str = "this step") -> None:
-    """Check that datasets or geoboxes lie on one grid.
-
-    Raises:
-        GridMismatchError: two differ; says in what.
-    """
-    grids = [data if isinstance(data, GeoBox) else _grid_of(data) for data in (first, *others)]
-    for number, grid in enumerate(grids[1:], start=2):
-        if grid != grids[0]:
-            raise GridMismatchError(
-                f"{purpose} needs one grid, but input 1 lies on {_named(grids[0])} and input {number} on "
-                f"{_named(grid)}. Bring them together with darts_utils.grids.align."
-            )
-
-
 def meridian_convergence(geobox: GeoBox) -> xr.DataArray:
     """Return the angle from true north to grid north at each pixel, float32 (y, x) in degrees, -180 … 180.
 
