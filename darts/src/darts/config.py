@@ -18,6 +18,7 @@ from cyclopts import App, ArgumentCollection
 from cyclopts.argument import update_argument_collection
 
 from darts_utils.errors import ConfigError
+from darts_utils.quoting import listed, shown
 
 logger = logging.getLogger("darts.config")
 
@@ -76,17 +77,22 @@ class ConfigFile:
                 raise ConfigError(f"{self.path}: [darts.{'.'.join(path)}] must be a table, got {table!r}")
         values: dict[str, Any] = {}
         for key, value in table.items():
-            if not isinstance(value, Mapping):
-                values[key] = value
-            elif any(name.startswith(f"{key}.") for name in names):
+            is_group = any(name.startswith(f"{key}.") for name in names)
+            if is_group:
                 self._check_group(key, value, names, ".".join(("darts", *path)))
+            if is_group or not isinstance(value, Mapping):
                 values[key] = value
         return values
 
-    def _check_group(self, group: str, table: Mapping[str, Any], names: set[str], where: str) -> None:
+    def _check_group(self, group: str, table: Any, names: set[str], where: str) -> None:
+        members = {name.removeprefix(f"{group}.") for name in names if name.startswith(f"{group}.")}
+        if not isinstance(table, Mapping):
+            raise ConfigError(
+                f"{self.path}: {group} in [{where}] must be a table [{where}.{group}] of {listed(sorted(members), 3)}; "
+                f"got {shown(table)}"
+            )
         for key in table:
-            if f"{group}.{key}" not in names:
-                members = {name.removeprefix(f"{group}.") for name in names if name.startswith(f"{group}.")}
+            if key not in members:
                 raise ConfigError(f"{self.path}: unknown key {key!r} in [{where}.{group}]{_nearest(key, members)}")
 
     def _warn(self, unknown: list[str], names: set[str], where: str) -> None:
