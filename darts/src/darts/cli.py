@@ -21,8 +21,8 @@ from darts_utils.quoting import shown
 
 EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
-LONG_VALUE = re.compile(r'(?<=").{120,}(?=")', re.DOTALL)
-"""What somebody gave, as cyclopts quotes it in full."""
+LONG_VALUES = re.compile(r'(?<=").{120,}(?=")', re.DOTALL), re.compile(r"(?<!\S)[^\s/]{100,}")
+"""What somebody gave and a message quotes in full: between double quotes, as cyclopts does, or one word, no path."""
 
 GLOBAL_OPTIONS = Group("Global options", sort_key=100)
 
@@ -149,7 +149,7 @@ def run_command_line(tokens: Sequence[str]) -> int:
         _say("interrupted; finished tiles are kept, run the same command again to go on")
         return EXIT_INTERRUPTED
     except CycloptsError as error:
-        _say(LONG_VALUE.sub(lambda value: f"{value[0][:40]} … {value[0][-40:]}", str(error)))
+        _say(str(error))
         return EXIT_NOTHING_STARTED
     except DartsError as error:
         _say(str(error))
@@ -187,6 +187,8 @@ def _is_text(token: str) -> bool:
 
 
 def _say(message: str) -> None:
+    for long_value in LONG_VALUES:
+        message = long_value.sub(lambda value: f"{value[0][:40]} … {value[0][-40:]}", message)
     say(message, level=logging.ERROR, label="error")
 
 
