@@ -121,6 +121,7 @@ def test_a_configuration_file(sandbox: Sandbox, content: bytes, command: tuple[s
 @example("export-bands", 10**400, COMMANDS[0])
 @example("aoi-file", [10**400, [False, False, False, 10**400]], COMMANDS[0])
 @example("stac", [False, False], COMMANDS[0])
+@example("model-files", [[datetime.date(2000, 1, 1)]], COMMANDS[0])
 @example("shard", 10**400, COMMANDS[0])
 @example("memory-budget", 10**400, COMMANDS[0])
 def test_an_option_of_another_kind(sandbox: Sandbox, name: str, value: Any, command: tuple[str, ...]) -> None:

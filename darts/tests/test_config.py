@@ -47,6 +47,12 @@ def test_lists_are_read(tmp_path: Path) -> None:
     assert call(tmp_path, '[darts]\nscene-ids = ["a", "b c"]\n')[1] == ["a", "b c"]
 
 
+def test_dates_need_no_quotes(tmp_path: Path) -> None:
+    assert call(tmp_path, "[darts]\nscene-ids = [2021-07-01, 12:30:00, 2021-07-01T12:30:00Z]\n")[1] == [
+        "2021-07-01", "12:30:00", "2021-07-01T12:30:00+00:00",
+    ]  # fmt: skip
+
+
 def test_an_unknown_key_in_the_own_table_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'overlapp' in \[darts.run.sentinel2\]; did you mean 'overlap'"):
         call(tmp_path, "[darts.run.sentinel2]\noverlapp = 3\n")

@@ -11,6 +11,7 @@ import difflib
 import logging
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
             return None
         raise ConfigError(f"the configuration file {path} does not exist; check --config-file")
     try:
-        content = tomllib.loads(chosen.read_text(encoding="utf-8"))
+        content = _without_dates(tomllib.loads(chosen.read_text(encoding="utf-8")))
     # Besides errors of its own, the parser fails at numbers of thousands of digits, and at lists nested as deeply.
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{chosen} is not valid TOML: {error}; correct it, or name another --config-file") from error
@@ -136,6 +137,15 @@ def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
             return None  # some other program's config.toml in the working directory
         raise ConfigError(f"{chosen} has no table [darts]; put the keys below a line [darts]")
     return chosen, table
+
+
+def _without_dates(value: Any) -> Any:
+    """Return a value of TOML with dates and times as texts, as the command line gives them."""
+    if isinstance(value, dict):
+        return {key: _without_dates(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_dates(inner) for inner in value]
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _nearest(key: str, names: Iterable[str]) -> str:

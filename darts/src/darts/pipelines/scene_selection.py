@@ -67,7 +67,9 @@ def read_scene_ids(file: Path, parameter: str) -> list[str]:
         ids = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{parameter} {file} does not exist") from error
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise ConfigError(f"{parameter} {file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise ConfigError(f"{parameter} {file} cannot be read as JSON: {error}") from error
     if not isinstance(ids, list) or not all(isinstance(scene_id, str) for scene_id in ids):
         raise ConfigError(f"{parameter} {file} must hold a JSON list of scene ids")
