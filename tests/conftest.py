@@ -84,7 +84,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     terrain = ("ndvi", "slope", "aspect", "relative_elevation", "hillshade", "curvature")
     trends = ("tc_brightness", "tc_greenness", "tc_wetness")
     save_tiny_model(made.full_model, (*OPTICAL, *terrain, *trends), seed=1)
-    save_tiny_model(made.optical_model, (*OPTICAL, "ndvi"), seed=2)
+    save_tiny_model(made.optical_model, (*OPTICAL, "ndvi"), seed=2, card={"pixel_m": 10.0})
     return made
 
 

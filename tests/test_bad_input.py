@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio import Affine
 
 from tests.conftest import OPTICAL, Result, Sample, save_tiny_model
 from tests.fuzzing import check_message
@@ -146,6 +149,21 @@ def test_an_unknown_key_in_the_configuration(fails: Callable, tmp_path: Path) ->
     assert "unknown key 'export-band' in [darts.run.sentinel2]; did you mean 'export-bands'?" in message
 
 
+def test_a_scene_that_is_imported_or_nearly_named_so_is_told(darts: Callable, sample: Sample, tmp_path: Path) -> None:
+    profile = {"driver": "GTiff", "width": 9, "height": 9, "count": 4, "dtype": "uint16", "crs": "EPSG:32608"}
+    with rasterio.open(tmp_path / "my.tif", "w", transform=Affine(10, 0, 5e5, 0, -10, 7.7e6), **profile) as file:
+        file.write(np.full((4, 9, 9), 1500, "uint16"))
+    here = ("--darts-dir", tmp_path)
+    taken = ("--acquisition-time", "2021-07-21T21:00:19Z", "--scene-id", "my-scene")
+    assert darts("import-scene", tmp_path / "my.tif", *taken, *here).code == 0
+    run = ("run", "sentinel2", "--offline", "--model-files", sample.optical_model, *here, "--scene-ids")
+    for more in ((), ("--dry-run",)):
+        assert "but among the imported scenes: add --raw-data-source import" in darts(*run, "my-scene", *more).flat
+        near = darts(*run, "my-scen", "--raw-data-source", "import", *more)
+        assert "there is no scene my-scen in" in near.flat
+        assert "did you mean my-scene?" in near.flat
+
+
 def test_shared_keys_that_another_command_knows_are_no_error_and_no_warning(darts: Callable, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("[darts]\ndrift = 5.0\noptical = true\ndatasets = ['x']\nseed = 1\nlog-dir = 'logs'\n")
@@ -175,6 +193,20 @@ def test_preparations_that_cannot_work(darts: Callable, tokens: tuple[str, ...],
     check_message(result.text.partition("error: ")[2])
     for word in words:
         assert word in result.flat
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        ("merge x", "darts merge needs --out; `darts merge --help` tells of it"),
+        ("merge x --out", "parameter --out requires an argument"),
+        ("model info", "darts model info needs FILES"),
+    ],
+)
+def test_arguments_that_are_not_given(darts: Callable, tokens: str, says: str) -> None:
+    result: Result = darts(*tokens.split())
+    assert result.code == 2
+    assert says in result.flat
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])

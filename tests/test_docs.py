@@ -171,7 +171,7 @@ def test_every_option_named_in_the_docs_exists() -> None:
     known = GLOBAL_OPTIONS.union(*(_options_of(*command) for command in commands))
     of_other_tools = {
         "--torch-backend", "--reinstall-package", "--no-sync", "--check", "--extra", "--strict", "--locked", "--frozen",
-        "--upgrade-package", "--cache", "--case", "--ways",
+        "--upgrade-package", "--cache", "--case", "--ways", "--tiles", "--plain",
         "--data", "--full", "--address", "--array", "--block", "--cpus-per-task", "--exclude",
         "--gpus",
         "--all-packages", "--bind", "--build-arg", "--cleanenv", "--constraint", "--dest", "--env", "--file",
@@ -266,6 +266,27 @@ def test_tables_of_options_name_exactly_what_help_names(hooks: ModuleType) -> No
         assert in_table == {name for name in in_help if not re.match(r"--(\w+\.)?no-", name) or name in in_table}
 
 
+def test_tables_of_options_say_what_tables_hold(hooks: ModuleType) -> None:
+    assert "| `model_weights` | numbers by name |" in hooks.options("base")
+    assert "| `stac.assets` | names by band |" in hooks.options("sentinel2")
+
+
+def test_help_names_other_options_as_they_are_typed() -> None:
+    commands = [("run", "sentinel2"), ("run", "planet"), ("merge",), ("train", "fit"), ("train", "tune")]
+    commands += [("train", "create-dataset", "sentinel2"), ("train", "create-dataset", "planet")]
+    for command in commands:
+        in_python = {name.removeprefix("--").replace("-", "_") for name in _options_of(*command) if "-" in name[2:]}
+        in_python -= {"image_id", "darts_dir"}  # a column of labels, and what `DefaultPaths` calls its own field
+        assert not in_python & set(re.findall(r"\w+", _help_of(*command))), command
+
+
+def test_help_shows_how_weights_of_models_are_typed() -> None:
+    assert "--model-weights.NAME 2" in _help_of("run", "planet")
+    words = ["run", "planet", "--model-weights.demo-optical", "2", "--model-weights.demo_full", "1"]
+    _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert bound.arguments["pipeline"].model_weights == {"demo-optical": 2, "demo_full": 1}
+
+
 def test_every_test_that_the_table_of_faults_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/guides/faults.md").read_text(encoding="utf-8")))
     files = [*(ROOT / "tests").glob("test_*.py"), *(ROOT / "darts-acquisition/tests").rglob("test_*.py")]
@@ -335,9 +356,13 @@ def _forget_folders(patch: pytest.MonkeyPatch) -> None:
 
 def _options_of(*command: str) -> set[str]:
     """Return the options that a command's `--help` names."""
+    return set(OPTION.findall(_help_of(*command)))
+
+
+def _help_of(*command: str) -> str:
     text = io.StringIO()
     app.help_print(command, console=Console(file=text, width=1000))
-    return set(OPTION.findall(text.getvalue()))
+    return text.getvalue()
 
 
 def _write_raster(path: Path, values: np.ndarray, **profile: object) -> None:

@@ -65,6 +65,7 @@ def test_orthotiles_and_scenes_are_found_and_worked_on(
         "4372514/5790392_4372514_2022-07-30_2459", "20220730_205851_17_2459", "20220730_205853_2459"
     }  # fmt: skip
     assert set(results_of(tmp_path / "out").tile_id) == expected
+    assert result.flat.count("has pixels of 3 × 3 m; the model optical was trained on 10 m") == 1
     for tile_id in expected:
         with rasterio.open(tmp_path / "out" / tile_id / "probabilities.tif") as raster:
             assert raster.transform == GRID.transform
@@ -125,6 +126,10 @@ def test_an_image_id_that_is_not_there_is_named(darts: Callable, sample: Sample,
 def test_an_empty_folder_and_a_missing_one_are_named(darts: Callable, sample: Sample, tmp_path: Path) -> None:
     run = ("run", "planet", "--offline", "--model-files", sample.optical_model)
     assert "no Planet images were found" in darts(*run, "--scenes-dir", tmp_path).flat
+    (tmp_path / "20210821_210019_24a1_3B_AnalyticMS_SR_clip.tif").touch()  # side by side, as an order comes
+    flat = darts(*run, "--scenes-dir", tmp_path).flat
+    assert "expected a folder for each, such as 20210821_210019_24a1/…_SR.tif" in flat
+    assert "20210821_210019_24a1_3B_AnalyticMS_SR_clip.tif lies there without one" in flat
     result = darts(*run, "--scenes-dir", tmp_path / "none")
     assert result.code == 2
     assert "is not a folder" in result.flat

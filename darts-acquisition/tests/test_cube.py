@@ -92,7 +92,7 @@ def test_an_unfilled_area_is_an_error_that_names_it_and_the_command(make_cube):
     cube = make_cube(GRID)
     cube.write(_block(_part((0, 16), (0, 16))))
     with pytest.raises(MissingDataError) as caught:
-        cube.read(_part((0, 20), (0, 10)), fetch_command="fetch it so")
+        cube.read(_part((0, 20), (0, 10)), fetch="fetch it so")
     message = str(caught.value)
     # Row 16 on is missing: y from 500,000 − 200 to 500,000 − 160, x over the ten columns.
     assert "x -2000000 to -1999900, y 499800 to 499840 in EPSG:3413" in message

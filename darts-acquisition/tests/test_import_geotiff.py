@@ -40,6 +40,41 @@ def _stored(store, scene_id="clip", band="blue") -> np.ndarray:
     return np.concatenate([values for _, values in da.open_scene(store, da.IMPORT, scene_id).strips(band)])
 
 
+@pytest.mark.parametrize(
+    ("time", "options", "told"),
+    [
+        ("2023-07-21T21:00:19Z", {}, True),
+        ("2023-07-21T21:00:19Z", {"offset": -0.1}, False),
+        ("2023-07-21T21:00:19Z", {"offset": 0}, False),
+        ("2023-07-21T21:00:19Z", {"sensor": "drone"}, False),
+        ("2022-01-24T23:59:59Z", {}, False),
+    ],
+)
+def test_an_offset_that_is_likely_and_not_given_is_told(tmp_path, clip, dn, caplog, time, options, told):
+    da.import_scene(clip, tmp_path / "store", acquisition_time=time, **options)
+    assert ("clip: Level-2A of 2023 is stored as reflectance + 0.1" in caplog.text) == told
+    tile = da.load_imported_scene("clip", tmp_path / "store", device="cpu")
+    np.testing.assert_allclose(tile["red"][5], dn[2, 5] * 1e-4 + options.get("offset", 0), atol=1e-6)
+
+
+def test_bytes_are_refused_unless_their_scale_is_given(tmp_path):
+    picture = _write(tmp_path / "picture.tif", np.full((4, 5, 6), 200, "uint8"))
+    with pytest.raises(ConfigError, match=r"picture\.tif, band 1 holds bytes.*give the scale"):
+        da.import_scene(picture, tmp_path / "store", acquisition_time=TIME)
+    da.import_scene(picture, tmp_path / "store", acquisition_time=TIME, scale=0.004)
+    tile = da.load_imported_scene("picture", tmp_path / "store", device="cpu")
+    np.testing.assert_allclose(tile["red"], 0.8, atol=1e-6)
+
+
+def test_a_crs_whose_metres_are_none_is_refused(tmp_path, dn):
+    x, y = -15_250_000, 10_760_000  # Peel, 67 N
+    mercator = _write(tmp_path / "web.tif", dn, Affine(26, 0, x, 0, -26, y), "EPSG:3857")
+    with pytest.raises(ConfigError, match=r"web\.tif: 2\.\d m of its CRS \(EPSG:3857\) are 1 m on the ground.*UTM"):
+        da.import_scene(mercator, tmp_path / "store", acquisition_time=TIME)
+    polar = _write(tmp_path / "polar.tif", dn, Affine(10, 0, -2_000_000, 0, -10, -3_500_000), "EPSG:3413")  # 54 N
+    da.import_scene(polar, tmp_path / "store", acquisition_time=TIME)
+
+
 def test_digital_numbers_are_stored_as_delivered(tmp_path, clip, dn):
     path = da.import_scene(clip, tmp_path / "store", acquisition_time=TIME, sun_azimuth=170.0, sun_elevation=33.5)
     assert path == da.scene_path(tmp_path / "store", da.IMPORT, "clip")

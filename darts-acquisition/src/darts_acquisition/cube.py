@@ -26,7 +26,7 @@ from darts_utils.errors import (
 from darts_utils.store import remove_leftovers, replacing
 
 CHUNK_PX = 3600
-FETCH_COMMAND = "darts prepare-data sentinel2 --aux"
+FETCH = "`darts prepare-data sentinel2 --aux`"
 READERS = 4
 """Chunks decoded at once; each takes its size in memory beside the result."""
 
@@ -103,7 +103,7 @@ class Cube:
             # Icechunk, zarr, CRS and number parsing each raise types of their own; all mean the same here.
             raise StoreError(f"cube {path} is damaged or no cube of darts ({reason(error)})") from error
 
-    def read(self, target: GeoBox, buffer_px: int = 0, *, fetch_command: str = FETCH_COMMAND) -> xr.Dataset:
+    def read(self, target: GeoBox, buffer_px: int = 0, *, fetch: str = FETCH) -> xr.Dataset:
         """Return the rectangle that covers `target` and `buffer_px` more on each side, in the cube's CRS and dtypes.
 
         Only chunks that the footprint and the buffer around it touch are read, and must be filled (`missing`). Pixels
@@ -114,10 +114,10 @@ class Cube:
         Args:
             target: any grid in any CRS.
             buffer_px: pixels of the cube.
-            fetch_command: what the error advises to run.
+            fetch: what the error advises to fetch it with.
 
         Raises:
-            MissingDataError: a chunk was never filled; names the area and `fetch_command`.
+            MissingDataError: a chunk was never filled; names the area and `fetch`.
             StoreError: a chunk is damaged.
         """
         window = window_of(target, self.geobox, buffer_px)
@@ -125,7 +125,7 @@ class Cube:
         chunks = self._chunks(target, buffer_px)
         parts = list(parts_on_grid(window, self.geobox))
         if missing := self._unfilled(group[FILLED], chunks):
-            raise self._missing_error(missing, [part for part, _ in parts], fetch_command)
+            raise self._missing_error(missing, [part for part, _ in parts], fetch)
         values = {name: np.full(window.shape, self.nodata[name], self.dtypes[name]) for name in self.nodata}
         pieces = [piece for part, column in parts for piece in self._pieces(chunks, part, window, column)]
         arrays = {name: group[name] for name in self.nodata}
@@ -279,15 +279,13 @@ class Cube:
             raise self._damaged(FILLED, windows, error) from error
         return [(i, j) for i, j in chunks if not flags[i - low[0], j - low[1]]]
 
-    def _missing_error(
-        self, chunks: list[ChunkIndex], parts: list[PixelWindow], fetch_command: str
-    ) -> MissingDataError:
+    def _missing_error(self, chunks: list[ChunkIndex], parts: list[PixelWindow], fetch: str) -> MissingDataError:
         windows = [chunk_window(chunk, self.geobox, self.chunk_px) for chunk in chunks]
         needed = [piece for w in windows for p in parts if not (piece := w.clipped(p.rows, p.columns)).is_empty]
         number = "1 chunk" if len(chunks) == 1 else f"{len(chunks)} chunks"
         return MissingDataError(
             f"cube {self.path} lacks {describe_area(needed, self.geobox)} ({number} never filled); "
-            f"fetch it on a machine with internet with `{fetch_command}`"
+            f"fetch it on a machine with internet with {fetch}"
         )
 
 

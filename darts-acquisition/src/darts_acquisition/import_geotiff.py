@@ -1,9 +1,10 @@
 """A user's own GeoTIFF (or JPEG 2000) files into the raw data store."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,13 @@ from darts_utils import bands as band_table
 from darts_utils.errors import ConfigError, GridMismatchError
 from darts_utils.names import plain_name
 
+logger = logging.getLogger("darts.acquisition.import")
+
 ENCODED_SCALE, ENCODED_OFFSET = 1e-4, -0.1
 """Reflectance that is not delivered as uint16 is stored as DN = (reflectance + 0.1) / 1e-4, from 1 to 65535."""
+
+BASELINE_0400 = datetime(2022, 1, 25, tzinfo=UTC)
+"""From this day on the digital numbers of Level-2A have an offset, and 0.1 is what they are too high without it."""
 
 Files = Path | str | Sequence[Path | str]
 Bands = Mapping[str, int] | Sequence[str]
@@ -31,7 +37,7 @@ def import_scene(
     *,
     bands: Bands = ("blue", "green", "red", "nir"),
     scale: float | None = None,
-    offset: float = 0.0,
+    offset: float | None = None,
     nodata: float | None = 0,
     scl: Path | str | int | None = None,
     acquisition_time: str | datetime,
@@ -54,9 +60,10 @@ def import_scene(
         scene_id: a plain name; None: the name of the file, if there is one file.
         bands: common name → number of the band, counted from 1 over all files in their order; or the names of
             all bands in that order.
-        scale: reflectance = value × scale + offset. None: 1e-4 for integers; 1 for floats, which are taken for
-            reflectance and refused if they do not look like it.
-        offset: see `scale`; −0.1 for Level-2A of processing baseline 04.00 and later.
+        scale: reflectance = value × scale + offset. None: 1e-4 for integers, but bytes are refused; 1 for floats, which
+            are taken for reflectance and refused if they do not look like it.
+        offset: see `scale`; −0.1 for Level-2A of processing baseline 04.00 and later. None: 0, with a warning where
+            such an offset is likely.
         nodata: a value that means missing; None: only what the files declare.
         scl: Sentinel-2 scene classification: a file, on the same grid or one whose pixels are whole multiples (20 m),
             or the number of a band, counted as above.
@@ -91,9 +98,16 @@ def import_scene(
         sensor=sensor,
     )
     scl_layer = None if scl is None else _scl_layer(scl, layers)
+    codings = {name: _coding(layer, scale, offset or 0.0, nodata) for name, layer in chosen.items()}
+    likely = sensor == "Sentinel-2" and acquired >= BASELINE_0400
+    if offset is None and likely and any(not layer.dtype.startswith("float") for layer in chosen.values()):
+        logger.warning(
+            "%s: Level-2A of %s is stored as reflectance + 0.1, unless it was harmonised, as Earth Engine's is; give "
+            "an offset of -0.1, or of 0 if it was", scene_id, acquired.year,
+        )  # fmt: skip
     with raw_store.new_scene(store, raw_store.IMPORT, info, overwrite=overwrite) as writer:
         for name, layer in chosen.items():
-            coding = _coding(layer, scale, offset, nodata)
+            coding = codings[name]
             writer.add_band(name, _dn_strips(layer, coding), scale=coding.stored_scale, offset=coding.stored_offset)
         if scl_layer is not None:
             writer.add_band("scl", _scl_strips(scl_layer, info.geobox), dtype="uint8")
@@ -204,6 +218,11 @@ def _coding(layer: _Layer, scale: float | None, offset: float, nodata: float | N
     kind = np.dtype(layer.dtype)
     if kind.kind not in "uif":
         raise ConfigError(f"{layer.path}, band {layer.number} holds {layer.dtype}; expected numbers")
+    if scale is None and kind.itemsize == 1:
+        raise ConfigError(
+            f"{layer.path}, band {layer.number} holds bytes, as pictures do that were stretched for the eye; take the "
+            "reflectance, or give the scale if bytes are what it is stored as"
+        )
     missing = {float(value) for value in (nodata, layer.nodata) if value is not None and math.isfinite(value)}
     return _Coding(
         as_delivered=layer.dtype in ("uint8", "uint16"),

@@ -26,12 +26,12 @@ def read_around(path: Path, geobox: GeoBox, buffer: int, *, pixel: float) -> xr.
         StoreError: the cube is damaged.
     """
     check_target(geobox, buffer)
-    fetch_command = f"darts prepare-data {_sensor(geobox)} --aux"
+    fetch = f"`darts prepare-data {_sensor(geobox)} --aux` and the options that choose the tiles"
     try:
         cube = open_cube(path, pixel)
     except MissingDataError as error:
-        raise MissingDataError(f"{error}; fetch it on a machine with internet with `{fetch_command}`") from error
-    return cube.read(geobox, int(buffer), fetch_command=fetch_command)
+        raise MissingDataError(f"{error}; fetch it on a machine with internet with {fetch}") from error
+    return cube.read(geobox, int(buffer), fetch=fetch)
 
 
 def missing_chunks(path: Path, grid: GeoBox, target: Target, buffer: int = 0) -> list[GeoBox]:

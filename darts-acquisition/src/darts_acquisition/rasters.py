@@ -1,10 +1,12 @@
 """Raster files of users: opened so that damage raises, their grid checked."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
@@ -20,6 +22,8 @@ DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 
 NO_CLOUD = DummySession()
 """For `rasterio.Env`: where keys of AWS are in the environment it would make a client of them, for each file."""
+MOST_STRETCH = 1.2
+"""How many metres of a CRS one on the ground may be. Polar grids: 1.1 at 50° N; Web Mercator: 2.9 at 70° N."""
 
 
 @contextmanager
@@ -49,7 +53,8 @@ def raster_geobox(source: rasterio.DatasetReader) -> GeoBox:
     """Return the grid of a raster.
 
     Raises:
-        ConfigError: no CRS, not in metres, rotated or not north-up, or larger than any tile.
+        ConfigError: no CRS, not in metres, metres that are none on the ground, rotated or not north-up, or larger than
+            any tile.
     """
     check_size(source.name, source.shape)
     if source.crs is None:
@@ -62,7 +67,24 @@ def raster_geobox(source: rasterio.DatasetReader) -> GeoBox:
     transform = source.transform
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise ConfigError(f"{source.name} is rotated, not north-up, or has no transform; warp it with `gdalwarp`")
-    return GeoBox(source.shape, transform, source.crs.to_wkt())
+    geobox = GeoBox(source.shape, transform, source.crs.to_wkt())
+    if (times := _stretch(geobox)) > MOST_STRETCH:
+        raise ConfigError(
+            f"{source.name}: {times:.1f} m of its CRS ({source.crs.to_string()[:30]}) are 1 m on the ground there, and "
+            "areas and slopes would be wrong; `gdalwarp -t_srs EPSG:326…` it to UTM"
+        )
+    return geobox
+
+
+def _stretch(geobox: GeoBox) -> float:
+    """Return how many times longer the CRS makes things in the middle of a grid; 0 where PROJ cannot tell."""
+    proj = pyproj.Proj(geobox.crs.proj)
+    left, bottom, right, top = geobox.boundingbox
+    longitude, latitude = proj((left + right) / 2, (bottom + top) / 2, inverse=True)
+    if not (math.isfinite(longitude) and abs(latitude) <= 90):
+        return 0.0
+    factors = proj.get_factors(longitude, latitude, errcheck=False)
+    return factors.tissot_semimajor if math.isfinite(factors.tissot_semimajor) else 0.0
 
 
 def require_one_grid(first: tuple[Path, GeoBox], other: tuple[Path, GeoBox]) -> None:

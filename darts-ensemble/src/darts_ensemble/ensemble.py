@@ -97,6 +97,12 @@ class EnsembleV1:
         return found
 
     @property
+    def pixel_sizes(self) -> dict[str, float]:
+        """Metres of the pixels that models were trained on, of those whose cards tell it (`pixel_m`)."""
+        sizes = {name: model.checkpoint.card.get("pixel_m") for name, model in self._networks.items()}
+        return {name: float(size) for name, size in sizes.items() if isinstance(size, int | float) and size > 0}
+
+    @property
     def precisions(self) -> dict[str, str]:
         """Numbers that each network computes with: "fp32", "bf16" or "fp16"."""
         return {name: model.precision for name, model in self._networks.items()}

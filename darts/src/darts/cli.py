@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 
 from darts.config import ConfigFile, read_config
 from darts.display.console import say
@@ -149,7 +149,7 @@ def run_command_line(tokens: Sequence[str]) -> int:
         _say("interrupted; finished tiles are kept, run the same command again to go on")
         return EXIT_INTERRUPTED
     except CycloptsError as error:
-        _say(str(error))
+        _say(_absent(error) or str(error))
         return EXIT_NOTHING_STARTED
     except DartsError as error:
         _say(str(error))
@@ -175,6 +175,14 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _absent(error: CycloptsError) -> str:
+    """Return what to say of an argument that was not given at all, which cyclopts tells like one without a value."""
+    if not isinstance(error, MissingArgumentError) or error.keyword or error.argument is None or error.argument.tokens:
+        return ""
+    command = " ".join(["darts", *(error.command_chain or ())])
+    return f"{command} needs {error.argument.name}; `{command} --help` tells of it"
 
 
 def _is_text(token: str) -> bool:

@@ -28,6 +28,8 @@ from darts_utils.option_tags import TAGS
 
 logger = logging.getLogger("darts.plan")
 
+OTHER_PIXELS = 0.1
+"""By what share pixels may differ in size from those that a model was trained on, before a user hears of it."""
 REPORTED = ("relative_elevation", "hillshade", "slope")
 """Features that the report of a tile shows where models need them anyway."""
 
@@ -81,6 +83,7 @@ class Plan:
         shown = REPORTED if "report" in options.export_bands else ()
         self.exported = needed_features([name for name in self.features if name in shown], options.export_bands)
         """Features that the files need; those that only models need are let go of before."""
+        self._pixels_told: set[tuple[float, float, str]] = set()
         logger.info(
             "models %s on %s need %s", ", ".join(self.ensemble.model_names), device, ", ".join(self.required_bands)
         )
@@ -124,10 +127,27 @@ class Plan:
     def load(self, tile: Tile, clock: TileClock) -> Inputs:
         """Read what a tile is made from: from disk, or over the network where the source may."""
         o = self.options
-        return load_inputs(
+        inputs = load_inputs(
             self.source, tile.key, self.features, o.auxiliary,
             tpi_outer_radius=o.tpi_outer_radius, offline=o.offline, clock=clock,
         )  # fmt: skip
+        self._compare_pixels(tile, inputs.datasets[0])
+        return inputs
+
+    def _compare_pixels(self, tile: Tile, optical: xr.Dataset) -> None:
+        """Warn, once for each size of pixels, where models were trained on another one."""
+        geobox = optical.odc.geobox
+        if geobox is None or geobox.crs is None or not geobox.crs.projected:
+            return  # which the step that cares tells of
+        width, height = abs(geobox.affine.a), abs(geobox.affine.e)
+        for name, trained in self.ensemble.pixel_sizes.items():
+            differs = max(abs(side / trained - 1) for side in (width, height)) > OTHER_PIXELS
+            if differs and (width, height, name) not in self._pixels_told:
+                self._pixels_told.add((width, height, name))
+                logger.warning(
+                    "%s has pixels of %g × %g m; the model %s was trained on %g m and may find nothing, or anything",
+                    tile.tile_id, width, height, name, trained,
+                )  # fmt: skip
 
     def compute(self, tile: Tile, inputs: Inputs, clock: TileClock, batch_size: int | None = None) -> xr.Dataset:
         """Return the tile with features and probabilities, in host memory; what was loaded is let go of.

@@ -51,8 +51,9 @@ def import_scene(
     Parameters
     ----------
     files
-        One GeoTIFF with all bands, or one a band, all on one grid in a UTM zone or another CRS in metres; or Level-2A
-        products (S2….SAFE folders, or their zip files); or folders that hold products, or GeoTIFFs of one scene each.
+        One GeoTIFF with all bands, or one a band, all on one grid in a projected CRS in metres, best a UTM zone; or
+        Level-2A products (S2….SAFE folders, or their zip files); or folders that hold products, or GeoTIFFs of one
+        scene each.
     acquisition_time
         Time of acquisition, such as 2021-08-21T21:00:19Z. Products bring their own; so do GeoTIFFs whose name holds
         the id of a Sentinel-2 scene.
@@ -65,7 +66,7 @@ def import_scene(
     scale
         GeoTIFF: reflectance = value × scale + offset; default: 0.0001 for integers, 1 for floats.
     offset
-        GeoTIFF: see scale; default 0; -0.1 for Level-2A of processing baseline 04.00 and later.
+        GeoTIFF: see scale; default 0; -0.1 for Level-2A of processing baseline 04.00 (2022) and later.
     nodata
         GeoTIFF: value that means missing; default 0; none: only what the files declare.
     scl

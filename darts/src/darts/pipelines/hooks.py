@@ -195,7 +195,7 @@ class Hooks(SharedOptions, ABC):
         if not files:
             raise ConfigError(
                 f"no models: {dirs.models} holds no *.pt file and no model folder. Name checkpoints with "
-                "--model-files, put them there, or try `darts demo`, which brings two."
+                "--model-files, such as the darts-demo/models/demo-optical.pt of `darts demo`, or put them there."
             )
         return files
 

@@ -79,7 +79,11 @@ class PlanetPipeline(_BasePipeline):
             found += [(e.path, output / e.path.name) for e in find_planet_scenes(scenes)]
         if self.image_ids is None:
             if not found:
-                raise ConfigError(f"no Planet images were found in {orthotiles} or {scenes}")
+                loose = next((file for folder in (orthotiles, scenes) for file in folder.glob("*_SR*.tif")), None)
+                raise ConfigError(
+                    f"no Planet images were found in {orthotiles} or {scenes}: expected a folder for each, such as "
+                    "20210821_210019_24a1/…_SR.tif" + (f"; {loose.name} lies there without one" if loose else "")
+                )
             return found
         there = {path.name for path, _ in found}
         if missing := sorted(set(self.image_ids) - there):

@@ -1,5 +1,6 @@
 """The pipeline for Sentinel-2."""
 
+import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -190,18 +191,37 @@ class Sentinel2Pipeline(_BasePipeline):
         return tilekey
 
     def _load_tile(self, tilekey: str) -> "xr.Dataset":
-        return self._archive().load(self._items.get(tilekey, tilekey), self._bands(), offline=self.offline)
+        try:
+            return self._archive().load(self._items.get(tilekey, tilekey), self._bands(), offline=self.offline)
+        except MissingDataError as error:
+            if hint := self._likely_meant(tilekey):
+                raise MissingDataError(hint) from error
+            raise
+
+    def _likely_meant(self, scene_id: str) -> str:
+        """Return what somebody may have meant by a scene that is not there; empty if nobody can tell."""
+        from darts_acquisition import IMPORT, list_scenes, scene_exists
+
+        if self.raw_data_source != "import":
+            imported = self.default_dirs.resolve().sentinel2_scenes("import")
+            told = f"scene {scene_id} is not in {self._store()}, but among the imported scenes: "
+            return f"{told}add --raw-data-source import" if scene_exists(imported, IMPORT, scene_id) else ""
+        store = self._store()
+        assert store is not None  # see _archive
+        close = difflib.get_close_matches(scene_id, list_scenes(store, IMPORT), n=1)
+        return f"there is no scene {scene_id} in {store}; did you mean {close[0]}?" if close else ""
 
     def _missing_optical(self, tilekey: str) -> tuple[tuple[str, ...], int | None]:
         archive = self._archive()
         missing = archive.missing(tilekey, self._bands())
         if not missing:
             return (), 0
-        if self.offline and not self._preparing:
-            raise MissingDataError(f"lacks {', '.join(missing)} in {self._store()}; `darts prepare-data` fetches it")
         if self.raw_data_source == "import":
             self._tile_geobox(tilekey)  # says that the scene is absent, if it is
             raise MissingBandError(f"imported scene {tilekey} lacks {', '.join(missing)}; import it again with them")
+        if self.offline and not self._preparing:
+            lacks = f"lacks {', '.join(missing)} in {self._store()}; `darts prepare-data` fetches it"
+            raise MissingDataError(self._likely_meant(tilekey) or lacks)
         return missing, archive.size(self._item(tilekey), self._bands())
 
     def _download_tile(self, tilekey: str) -> None:
@@ -232,10 +252,18 @@ class Sentinel2Pipeline(_BasePipeline):
             self._lookup_errors |= dict.fromkeys(wanted, error)
 
     def _tile_geobox(self, tilekey: str) -> "GeoBox":
-        return self._archive().grid_and_year(tilekey, partial(self._item, tilekey))[0]
+        return self._grid_and_year(tilekey)[0]
 
     def _tile_year(self, tilekey: str) -> int:
-        return self._archive().grid_and_year(tilekey, partial(self._item, tilekey))[1]
+        return self._grid_and_year(tilekey)[1]
+
+    def _grid_and_year(self, tilekey: str) -> tuple["GeoBox", int]:
+        try:
+            return self._archive().grid_and_year(tilekey, partial(self._item, tilekey))
+        except MissingDataError as error:
+            if hint := self._likely_meant(tilekey):
+                raise MissingDataError(hint) from error
+            raise
 
     def _bands(self) -> tuple[str, ...]:
         archive = self._archive()
