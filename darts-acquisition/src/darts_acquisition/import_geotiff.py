@@ -184,9 +184,11 @@ def _numbers(bands: Bands, count: int) -> dict[str, int]:
         names = list(bands)
         # Four names for a file of seven bands would be a guess at which seven those are.
         if len(names) != count:
+            more = "name each, or give numbers, such as blue=1 green=2 red=3 nir=7"
+            less = "give all files of the scene at once, and not their folder"
             raise ConfigError(
-                f"bands lists {len(names)} names, but the files have {count} bands; name each, or "
-                "give numbers, such as blue=1 green=2 red=3 nir=7"
+                f"bands lists {len(names)} names, but the number of bands in the files is {count}; "
+                f"{more if count > len(names) else less}"
             )
         numbers = {name: number for number, name in enumerate(names, 1)}
         if len(numbers) < len(names):
