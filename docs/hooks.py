@@ -26,6 +26,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = re.compile(r"^<!-- (table|file): (.+?) -->$", re.MULTILINE)
+TYPES = {"assets": "names by band"}
+"""Types of fields of which more is known than their annotation says."""
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
 
 
@@ -128,7 +130,7 @@ def parameters(cls: type) -> Iterator[tuple[str, ...]]:
             for name, *rest in parameters(typing.cast(type, group)):
                 yield prefix + name, *rest
         else:
-            yield field.name, _type(field.type), _default(field), docs[field.name]
+            yield field.name, TYPES.get(field.name) or _type(field.type), _default(field), docs[field.name]
 
 
 def commands() -> str:
@@ -242,7 +244,7 @@ def _type(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) is dict:
-        return "names by band"
+        return f"{_type(typing.get_args(annotation)[1])}s by name"
     if typing.get_origin(annotation) is list:
         return f"list of {_type(typing.get_args(annotation)[0])}"
     return {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}.get(

@@ -201,9 +201,10 @@ def test_preparations_that_cannot_work(darts: Callable, tokens: tuple[str, ...],
         ("merge x", "darts merge needs --out; `darts merge --help` tells of it"),
         ("merge x --out", "parameter --out requires an argument"),
         ("model info", "darts model info needs FILES"),
+        ("run sentinel2 --model-weights demo=2", "each key as an option of its own: --model-weights.KEY VALUE"),
     ],
 )
-def test_arguments_that_are_not_given(darts: Callable, tokens: str, says: str) -> None:
+def test_arguments_that_are_not_given_or_no_table(darts: Callable, tokens: str, says: str) -> None:
     result: Result = darts(*tokens.split())
     assert result.code == 2
     assert says in result.flat

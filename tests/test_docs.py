@@ -276,7 +276,7 @@ def test_help_names_other_options_as_they_are_typed() -> None:
     commands += [("train", "create-dataset", "sentinel2"), ("train", "create-dataset", "planet")]
     for command in commands:
         in_python = {name.removeprefix("--").replace("-", "_") for name in _options_of(*command) if "-" in name[2:]}
-        in_python -= {"image_id", "darts_dir"}  # a column of labels, and what `DefaultPaths` calls its own field
+        in_python -= {"image_id"}  # a column of labels
         assert not in_python & set(re.findall(r"\w+", _help_of(*command))), command
 
 

@@ -80,7 +80,7 @@ def test_a_damaged_tile_is_named_and_the_others_are_merged(darts: Callable, two_
     [
         (("none", "--out", "dataset"), "none"),
         ((".", "--out", "dataset"), "."),
-        ((), "requires an argument"),
+        ((), "darts merge needs OUTPUTS"),
     ],
 )
 def test_what_cannot_be_merged_is_one_clear_error(darts: Callable, tokens: tuple, says: str) -> None:

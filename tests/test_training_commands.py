@@ -1,14 +1,18 @@
 """`darts train` on the command line: from the synthetic generator to models that `darts run` takes as they are."""
 
+import dataclasses
+import io
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import geopandas as gpd
 import pytest
 import torch
+from rich.console import Console
 
-from darts.cli import run_command_line
+from darts.cli import app, run_command_line
 from darts.demo.bundled import bundled_models
 from darts.training.demo_models import bundled_recipe, read_recipe
 from darts.training.synthetic import SyntheticSite
@@ -120,6 +124,41 @@ def test_label_files_become_a_dataset_and_a_training_is_tested(
     scores = json.loads((run / "scores-dataset" / "scores.json").read_text())
     assert scores["patches"] == 16
     assert "AUROC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "value"),
+    [
+        (
+            "model_arguments", "--model-arguments.encoder-depth 4 --model-arguments.decoder-channels [64,32,16,8]",
+            {"encoder_depth": 4, "decoder_channels": [64, 32, 16, 8]},
+        ),
+        ("normalization", "--normalization.slope 0 45", {"slope": (0.0, 45.0)}),
+        ("losses", "--losses.bce 1 --losses.dice 2", {"bce": 1.0, "dice": 2.0}),
+        (
+            "loss_arguments", "--loss-arguments.tversky.alpha 0.2 --loss-arguments.tversky.beta 0.8",
+            {"tversky": {"alpha": 0.2, "beta": 0.8}},
+        ),
+        ("split_shares", "--split-shares.train 0.8 --split-shares.val 0.2", {"train": 0.8, "val": 0.2}),
+        ("split_named", '--split-named.val "Banks Island"', {"val": ["Banks Island"]}),
+        ("card", "--card.licence CC-BY-4.0", {"licence": "CC-BY-4.0"}),
+    ],
+)  # fmt: skip
+def test_what_help_shows_of_options_by_name_can_be_typed_so(option: str, typed: str, value: object) -> None:
+    text = io.StringIO()
+    app.help_print(("train", "fit"), console=Console(file=text, width=1000))
+    assert f"such as {typed}" in text.getvalue()
+    words = ["train", "fit", "run", "--datasets", "d", *shlex.split(typed)]
+    _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert getattr(bound.arguments["options"], option) == value
+
+
+def test_help_shows_how_every_option_by_name_is_typed() -> None:
+    text = io.StringIO()
+    app.help_print(("train", "fit"), console=Console(file=text, width=1000))
+    tables = [field.name for field in dataclasses.fields(FitOptions) if str(field.type).startswith("dict")]
+    assert len(tables) == 7
+    assert [name for name in tables if f"such as --{name.replace('_', '-')}." not in text.getvalue()] == []
 
 
 def test_the_recipe_of_the_bundled_models_has_options_that_there_are() -> None:

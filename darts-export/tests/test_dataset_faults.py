@@ -146,6 +146,31 @@ def test_numbers_that_cannot_be_are_refused(run, tmp_path, wrong):
         merge_outputs([run], tmp_path / "out", **{wrong: 0})
 
 
+@pytest.mark.parametrize("wrong", [40, 0.405, float("nan")])
+def test_a_threshold_that_cannot_be_is_refused_by_its_name(run, tmp_path, wrong):
+    with pytest.raises(ConfigError, match=r"^threshold must be .* 0\.01 … 0\.99; got"):
+        merge_outputs([run], tmp_path / "out", threshold=wrong)
+
+
+@pytest.mark.parametrize(
+    ("layers", "asked", "told"),
+    [
+        ([], {"model": "none"}, "model 'none': only those of all models together .* --write-model-outputs"),
+        (["-rts-full", "-t40", "-rts-t40"], {"model": "none"}, "there are those of rts, rts-full. .*-model-outputs"),
+        ([], {"threshold": 0.4}, "threshold 0.4: only those of the main one are there. .* --more-thresholds 0.4"),
+        (["-t30", "-t70"], {"threshold": 0.4}, "there are those at 0.3, 0.7. .* --more-thresholds"),
+        (["-rts", "-t40"], {"model": "rts", "threshold": 0.4}, "threshold 0.4: only those of the main one"),
+    ],
+)
+def test_of_a_layer_that_no_tile_has_it_is_told_what_there_is_instead(run, tmp_path, layers, asked, told):
+    for layer in layers:
+        shutil.copy(run / "good" / SEGMENTS, run / "good" / f"prediction_segments{layer}.parquet")
+    with pytest.raises(MissingDataError, match=told) as refusal:
+        merge_outputs([run], tmp_path / "out", **asked)
+    assert len(str(refusal.value)) < 290
+    assert not (tmp_path / "out").exists()
+
+
 HOLD = """
 import sys
 from pathlib import Path

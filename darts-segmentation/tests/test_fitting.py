@@ -294,6 +294,30 @@ def test_options_that_cannot_work_are_refused(changes: dict[str, Any], message: 
         options_for(Path("data"), **changes)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "told"),
+    [
+        ("resnet19", "did you mean resnet18, .* listed at https://smp"),
+        ("tu-resnet19", "there is no such encoder. Those with tu- are listed at https://smp"),
+        ("xyz", "there is no such encoder. They are listed at https://smp"),
+    ],
+)
+def test_of_an_unknown_encoder_the_nearest_ones_are_told_in_three_lines(encoder: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as refusal:
+        design_network(options_for(Path("data"), encoder=encoder), BANDS, "true-north")
+    assert len(str(refusal.value)) < 290
+
+
+def test_names_of_arguments_and_bands_may_have_dashes_as_on_the_command_line() -> None:
+    given = options_for(
+        Path("data"), loss_arguments={"bce": {"positive-weight": 3.0}}, model_arguments={"encoder-depth": "3"},
+        normalization={"relative-elevation": (-20.0, 20.0)},
+    )  # fmt: skip
+    assert given.loss_arguments == {"bce": {"positive_weight": 3.0}}
+    assert given.model_arguments == {"encoder_depth": 3}
+    assert given.normalization == {"relative_elevation": (-20.0, 20.0)}
+
+
 def test_a_negative_share_means_as_the_patches_come() -> None:
     assert options_for(Path("data"), positive_share=-1).positive_share is None
 

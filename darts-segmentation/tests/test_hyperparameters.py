@@ -71,8 +71,8 @@ def test_values_replace_options_also_within_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("learning-rat = 1.0", "learning-rat is no option that can be tuned"),
-        ("datasets = ['a']", "datasets is no option that can be tuned"),
+        ("learning-rat = 1.0", "learning-rat is no option that can be tuned; did you mean learning_rate?"),
+        ("datasets = ['a']", "datasets is no option that can be tuned.*datasets, start_from.* stay the same"),
         ("clip = {low = 2, high = 1}", "low < high, got 2 and 1"),
         ("clip = {low = 2}", "needs the numbers low and high"),
         ("clip = {distribution = 'normal', low = 1, high = 2}", "distribution must be one of"),

@@ -1,5 +1,6 @@
 """Datasets that are asked for again, that grow, that fail in part, or that cannot be made."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,34 @@ def test_what_no_scene_fits_is_told(two_scenes: tuple[LabelSet, SceneSource], tm
         create_dataset(tmp_path / "ds2", LabelSet(labels.labels, long_ago), source, OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("undated", "told"),
+    [
+        ([0, 1, 2], r"the labels have no date \(3\)\. Give their date \(--date 2021-08-21\), or .* \(--image-id\)$"),
+        ([0], r"days apart.*Give the date of those without one \(1\).* widen --max-days"),
+        ([], "widen --max-days"),
+    ],
+)
+def test_where_labels_have_no_date_the_option_that_gives_one_is_told(
+    two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path, undated: list[int], told: str
+) -> None:
+    labels, source = two_scenes
+    footprints = labels.footprints.assign(time=pd.Timestamp("1999-01-01", tz="UTC"))
+    footprints.loc[undated, "time"] = pd.NaT
+    with pytest.raises(MissingDataError, match=told):
+        create_dataset(tmp_path / "ds", LabelSet(labels.labels, footprints), source, OPTIONS)
+
+
+def test_without_a_date_nothing_is_searched_and_that_is_told(
+    two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path
+) -> None:
+    labels, source = two_scenes
+    footprints = labels.footprints.assign(time=pd.Series([pd.NaT] * 3, dtype="datetime64[ns, UTC]"))
+    searched = dataclasses.replace(source, find=lambda areas, options: [])  # as an archive is searched by date
+    with pytest.raises(MissingDataError, match=r"the labels have no date\. Give their date \(--date"):
+        create_dataset(tmp_path / "ds", LabelSet(labels.labels, footprints), searched, OPTIONS)
+
+
 def test_a_dataset_of_another_form_is_not_mixed(two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path) -> None:
     labels, source = two_scenes
     create_dataset(tmp_path / "ds", labels, source, OPTIONS)
@@ -122,8 +151,12 @@ def test_bands_that_cannot_be_made_are_named_before_anything_is_loaded(
     two_scenes: tuple[LabelSet, SceneSource], tmp_path: Path
 ) -> None:
     labels, source = two_scenes
-    with pytest.raises(MissingBandError, match="planet_udm"):
+    with pytest.raises(MissingBandError, match=r"^bands: 'planet_udm' cannot be made .* --bands of blue, "):
         create_dataset(tmp_path / "ds", labels, source, CreateOptions(bands=["red", "planet_udm"]))
+    with pytest.raises(MissingBandError, match="did you mean 'slope'") as refusal:
+        create_dataset(tmp_path / "ds", labels, source, CreateOptions(bands=["red", "slop", "foo"]))
+    assert "model" not in str(refusal.value)
+    assert len(str(refusal.value)) < 290
     assert not (tmp_path / "ds").exists()
 
 

@@ -91,7 +91,7 @@ def test_an_id_that_lacks_its_end_is_not_guessed(tmp_path: Path) -> None:
 
 def test_labels_without_footprints_count_for_the_whole_scene_only_where_one_says_so(published: Path) -> None:
     old = published / "TrainingLabel_X_iteration001.gpkg"
-    with pytest.raises(ConfigError, match=r"2 labels of 2 images without a footprint.*whole_scene"):
+    with pytest.raises(ConfigError, match=r"2 labels of 2 images without a footprint.*--whole-scene"):
         read_labels(LabelOptions(labels=[old]))
     labels = read_labels(LabelOptions(labels=[old], whole_scene=True))
     assert labels.footprints.geometry.isna().all()
@@ -195,6 +195,8 @@ def test_the_same_image_in_two_files_is_one_footprint(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no .*nothing\.gpkg"):
         read_labels(LabelOptions(labels=[tmp_path / "nothing.gpkg"]))
+    with pytest.raises(ConfigError, match=r"^annotators: there is no .*nothing\.gpkg; check --annotators"):
+        read_labels(LabelOptions(annotators=[tmp_path / "nothing.gpkg"]))
     with pytest.raises(ConfigError, match=r"holds no TrainingLabel"):
         read_labels(LabelOptions(labels=[tmp_path]))
     (tmp_path / "text.gpkg").write_text("no vectors")

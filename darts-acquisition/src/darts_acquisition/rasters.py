@@ -78,6 +78,7 @@ def raster_geobox(source: rasterio.DatasetReader) -> GeoBox:
 
 def _stretch(geobox: GeoBox) -> float:
     """Return how many times longer the CRS makes things in the middle of a grid; 0 where PROJ cannot tell."""
+    assert geobox.crs is not None  # see raster_geobox
     proj = pyproj.Proj(geobox.crs.proj)
     left, bottom, right, top = geobox.boundingbox
     longitude, latitude = proj((left + right) / 2, (bottom + top) / 2, inverse=True)

@@ -15,9 +15,9 @@ class DefaultPaths:
     darts_dir: Path | None = None
     """Root of all other folders; else DARTS_DATA_DIR, else the working directory."""
     fast_dir: Path | None = None
-    """Fast storage for models and training data; else DARTS_FAST_DATA_DIR, else `darts_dir`."""
+    """Fast storage for models and training data; else DARTS_FAST_DATA_DIR, else --darts-dir."""
     large_dir: Path | None = None
-    """Large storage for inputs, auxiliary cubes and outputs; else DARTS_LARGE_DATA_DIR, else `darts_dir`."""
+    """Large storage for inputs, auxiliary cubes and outputs; else DARTS_LARGE_DATA_DIR, else --darts-dir."""
 
     def resolve(self, environment: Mapping[str, str] | None = None) -> "DefaultPaths":
         """Return the same paths with every empty field filled from the environment."""

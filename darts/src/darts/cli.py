@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
+from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentError, Parameter
 
 from darts.config import ConfigFile, read_config
 from darts.display.console import say
@@ -149,7 +149,7 @@ def run_command_line(tokens: Sequence[str]) -> int:
         _say("interrupted; finished tiles are kept, run the same command again to go on")
         return EXIT_INTERRUPTED
     except CycloptsError as error:
-        _say(_absent(error) or str(error))
+        _say(_told(error))
         return EXIT_NOTHING_STARTED
     except DartsError as error:
         _say(str(error))
@@ -177,12 +177,16 @@ def main() -> None:
     sys.exit(code)
 
 
-def _absent(error: CycloptsError) -> str:
-    """Return what to say of an argument that was not given at all, which cyclopts tells like one without a value."""
-    if not isinstance(error, MissingArgumentError) or error.keyword or error.argument is None or error.argument.tokens:
-        return ""
-    command = " ".join(["darts", *(error.command_chain or ())])
-    return f"{command} needs {error.argument.name}; `{command} --help` tells of it"
+def _told(error: CycloptsError) -> str:
+    """Return what to say of a command line that cyclopts refuses, where its own words leave one in the dark."""
+    text = str(error)
+    if isinstance(error, CoercionError) and (table := re.match(r"Invalid value for (--[\w.-]+).* into dict\[", text)):
+        return f"{text} Give each key as an option of its own: {table[1]}.KEY VALUE"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        command = " ".join(["darts", *(error.command_chain or ())])
+        given = error.keyword or error.argument.tokens
+        return text if given else f"{command} needs {error.argument.name}; `{command} --help` tells of it"
+    return text
 
 
 def _is_text(token: str) -> bool:

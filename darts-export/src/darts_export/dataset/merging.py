@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,13 +28,15 @@ from darts_export.dataset.slumps import Matching
 from darts_export.dataset.spill import Counts, SpillFile
 from darts_export.dataset.summary import read_regions, summarize, write_summary
 from darts_export.dataset.target import check_target, new_dataset
-from darts_export.dataset.tile_folders import find_tiles
+from darts_export.dataset.tile_folders import TileFolder, find_tiles, layers_in
 from darts_export.dataset.writing import write_geopackage, write_geoparquet
 from darts_utils.errors import ConfigError, MissingDataError
 from darts_utils.layers import check_model_names, object_suffix
 from darts_utils.option_tags import option_of
-from darts_utils.quoting import listed
+from darts_utils.quoting import listed, shown
 
+LAYER = re.compile(r"(?:-(?P<model>.+?))??(?:-t(?P<percent>\d\d))?")
+"""A suffix of `object_suffix`."""
 PIECES_AT_ONCE = 40_000
 MOST_ROUNDS = 4
 
@@ -96,7 +99,7 @@ def merge_outputs(
         pieces_at_once: polygons that each process holds in memory, as a rule.
 
     Raises:
-        MissingDataError: there is no tile, or none that can be read.
+        MissingDataError: there is no tile, none with the layer that is asked for, or none that can be read.
         ConfigError: `out` holds other files, another merge writes it, or a parameter cannot be.
         StoreError: the dataset cannot be written.
     """
@@ -108,6 +111,7 @@ def merge_outputs(
     suffix = _layer(model, threshold)
     check_target(target, folders)
     found = find_tiles(folders, suffix)
+    _check_layer(found, model, threshold)
     with new_dataset(target) as temporary, _mapping(processes) as run:
         spill = temporary / "spill"
         spill.mkdir()
@@ -153,7 +157,42 @@ def _write_table(folder: Path, table: str, parts: Sequence[Path]) -> int:
 def _layer(model: str | None, threshold: float | None) -> str:
     if model is not None:
         check_model_names([model])
-    return object_suffix(model or "", threshold)
+    try:
+        return object_suffix(model or "", threshold)
+    except ConfigError as error:
+        raise ConfigError(
+            f"threshold must be one of the run's more_thresholds, such as 0.4, of whole percents in 0.01 … 0.99; got "
+            f"{threshold!r}"
+        ) from error
+
+
+def _check_layer(found: Sequence[TileFolder], model: str | None, threshold: float | None) -> None:
+    """Check that any tile has the layer of a model or a further threshold.
+
+    Raises:
+        MissingDataError: none has; tells what there is.
+    """
+    suffix = _layer(model, threshold)
+    if not suffix or any(suffix in layers_in(tile.path) for tile in found):
+        return
+    first = next(filter(None, (layers_in(tile.path) for tile in found)), [])
+    layers = [(layer["model"], layer["percent"]) for name in first if (layer := LAYER.fullmatch(name))]
+    if not layers:
+        return  # why, reading them tells
+    models = sorted({name for name, _ in layers if name is not None})
+    if model is not None and model not in models:
+        there = f"there are those of {listed(models)}" if models else "only those of all models together are there"
+        raise MissingDataError(
+            f"no tile has objects of model {shown(model)}: {there}. Runs write those of each model with "
+            "--write-model-outputs, where there are several; else leave --model out"
+        )
+    percents = sorted(percent for name, percent in layers if name == model and percent is not None)
+    there = ", ".join(f"{int(percent) / 100:g}" for percent in percents)
+    there = f"there are those at {there}" if there else "only those of the main one are there"
+    raise MissingDataError(
+        f"no tile has objects at the further threshold {threshold}: {there}. Runs write those of further ones with "
+        f"--more-thresholds {threshold}; for those of the main one leave --threshold out"
+    )
 
 
 def _check_numbers(min_object_size: int | None, processes: int, pieces_at_once: int) -> None:

@@ -34,6 +34,12 @@ def segment_files(suffix: str) -> tuple[str, str]:
     return _SEGMENTS.replace("{model}", suffix), _CUT_SEGMENTS.replace("{model}", suffix)
 
 
+def layers_in(folder: Path) -> list[str]:
+    """Return the suffixes of the layers whose whole segments a tile's folder holds; none where it cannot be read."""
+    before, after = _SEGMENTS.split("{model}")
+    return sorted(path.name.removeprefix(before).removesuffix(after) for path in folder.glob(f"{before}*{after}"))
+
+
 def find_tiles(outputs: Sequence[Path], suffix: str) -> list[TileFolder]:
     """Return the folders with any of a tile's three files, in an order that does not depend on that of `outputs`.
 

@@ -34,15 +34,17 @@ class FitOptions:
     encoder_weights: Path | None = None
     """File with the encoder's weights (.pt, .pth or .safetensors); default: random. Nothing is ever downloaded."""
     model_arguments: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the architecture, such as encoder_depth=4 and decoder_channels=[64,32,16,8]."""
+    """Further arguments of the architecture, such as --model-arguments.encoder-depth 4 \
+--model-arguments.decoder-channels [64,32,16,8]."""
     bands: list[str] | None = None
     """The network's inputs in order; default: all bands of the datasets."""
     normalization: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Range of a band that the network sees as 0 … 1, where it is not that of the band table."""
+    """Range of a band that the network sees as 0 … 1, where it is not that of the band table, such as \
+--normalization.slope 0 45."""
     losses: dict[str, float] = field(default_factory=lambda: {"bce": 1.0, "dice": 1.0})
-    """Losses and how much each counts: bce, focal, dice, tversky, lovasz."""
+    """Losses (bce, focal, dice, tversky, lovasz) and how much each counts, such as --losses.bce 1 --losses.dice 2."""
     loss_arguments: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What a loss is told besides, by its name, such as alpha and beta of tversky."""
+    """What a loss is told besides, such as --loss-arguments.tversky.alpha 0.2 --loss-arguments.tversky.beta 0.8."""
     learning_rate: float = 1e-3
     """Highest learning rate of AdamW."""
     weight_decay: float = 1e-2
@@ -79,9 +81,10 @@ validated and written. 0: the weights themselves."""
     split_by: Literal["region", "sample"] = "sample"
     """What is never divided among training, validation and test: regions, or samples whose footprints overlap."""
     split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.15, "test": 0.15})
-    """Share of the patches in each split."""
+    """Share of the patches in each split, such as --split-shares.train 0.8 --split-shares.val 0.2."""
     split_named: dict[str, list[str]] = field(default_factory=dict)
-    """Regions or samples whose split is chosen by hand: val = ["Banks Island"]; the shares divide the others."""
+    """Regions or samples whose split is chosen by hand, such as --split-named.val "Banks Island"; the shares divide \
+the others."""
     seed: int = 42
     """What all random numbers come from."""
     threads: int | None = None
@@ -93,14 +96,17 @@ validated and written. 0: the weights themselves."""
     loggers: list[Logger] = field(default_factory=lambda: ["csv", "tensorboard"])
     """Where scores are written: csv, tensorboard, wandb (must be installed, and set up by its own means)."""
     card: dict[str, Any] = field(default_factory=dict)
-    """What the checkpoints' card says besides, such as task and licence; plain values."""
+    """What the checkpoints' card says besides, plain values, such as --card.licence CC-BY-4.0."""
 
     def __post_init__(self) -> None:
         for name in ("datasets", "start_from", "encoder_weights"):
             object.__setattr__(self, name, _as_paths(getattr(self, name)))
         # On the command line names have dashes, and values are text.
-        arguments = {name.replace("-", "_"): _from_text(value) for name, value in self.model_arguments.items()}
+        arguments = {name: _from_text(value) for name, value in _underscored(self.model_arguments).items()}
         object.__setattr__(self, "model_arguments", arguments)
+        object.__setattr__(self, "normalization", _underscored(self.normalization))
+        told = {name: _underscored(arguments) for name, arguments in self.loss_arguments.items()}
+        object.__setattr__(self, "loss_arguments", told)
         if not self.datasets:
             raise ConfigError("datasets: name at least one folder with a patch dataset")
         if self.positive_share is not None and self.positive_share < 0:
@@ -168,6 +174,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in names
         if before.get(name) != now.get(name)
     ]
+
+
+def _underscored(table: Any) -> Any:
+    return {name.replace("-", "_"): value for name, value in table.items()} if isinstance(table, Mapping) else table
 
 
 def _from_text(value: Any) -> Any:

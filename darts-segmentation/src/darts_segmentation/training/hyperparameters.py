@@ -1,6 +1,7 @@
 """Which hyperparameters are tried: a table of distributions, and options made from what was drawn."""
 
 import dataclasses
+import difflib
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -70,7 +71,11 @@ def read_hyperparameters(file: Path) -> dict[str, Distribution]:
     for key, value in table.items():
         option = key.replace("-", "_")
         if option not in known:
-            raise ConfigError(f"{file}: {key} is no option that can be tuned; known: {', '.join(sorted(known))}")
+            near = difflib.get_close_matches(option, sorted(known), n=1)
+            raise ConfigError(
+                f"{file}: {key} is no option that can be tuned{f'; did you mean {near[0]}?' if near else '.'} "
+                f"`darts train fit --help` lists them, and {', '.join(FIXED)} stay the same"
+            )
         for name, entry in _entries(option, value):
             found[name] = _distribution(entry, f"{file}: {name}")
     return found

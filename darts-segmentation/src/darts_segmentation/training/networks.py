@@ -1,5 +1,6 @@
 """The network that a training begins with: random, with the weights of an encoder, or those of a checkpoint."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ from darts_segmentation.checkpoint import build_model, load_checkpoint
 from darts_segmentation.network import STRIDE
 from darts_segmentation.training.fit_options import FitOptions
 from darts_utils.errors import CheckpointError, ConfigError, MissingDataError
-from darts_utils.quoting import listed
+from darts_utils.quoting import FIRST, listed
 
 RGB = ("red", "green", "blue")
 """Channels of networks trained on photographs."""
 PREFIXES = ("", "encoder.", "module.", "model.", "backbone.", "model.encoder.")
 """What files put before the names of an encoder's weights."""
+ENCODERS = "https://smp.readthedocs.io/en/latest/encoders.html"
+TIMM_ENCODERS = "https://smp.readthedocs.io/en/latest/encoders_timm.html"
+"""Where the names of encoders are listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +137,25 @@ def _random_network(model: Mapping[str, Any], seed: int) -> torch.nn.Module:
             network: torch.nn.Module = smp.create_model(**model)
         # Each architecture and encoder refuses its arguments in its own way.
         except Exception as error:
-            cause = error.args[0] if error.args else type(error).__name__
             raise ConfigError(
-                f"architecture {model['arch']!r} with encoder {model['encoder_name']!r} cannot be built: {cause}"
+                f"architecture {model['arch']!r} with encoder {model['encoder_name']!r} cannot be built: "
+                f"{_reason(error, model['encoder_name'])}"
             ) from error
     return network
+
+
+def _reason(error: Exception, encoder: str) -> str:
+    """Return why a network cannot be built, in a line; instead of all encoders there are it has the nearest ones."""
+    import segmentation_models_pytorch as smp
+
+    cause = str(error.args[0] if error.args else type(error).__name__)
+    if cause.startswith("Unknown model"):  # of timm
+        return f"there is no such encoder. Those with tu- are listed at {TIMM_ENCODERS}"
+    if cause.startswith("Wrong encoder name"):
+        near = difflib.get_close_matches(encoder, smp.encoders.get_encoder_names())
+        meant = f"; did you mean {listed(near)}?" if near else "."
+        return f"there is no such encoder{meant} They are listed at {ENCODERS}"
+    return cause.partition("\n")[0][: 2 * FIRST]  # which has room for all architectures
 
 
 def _read_weights(file: Path) -> dict[str, torch.Tensor]:

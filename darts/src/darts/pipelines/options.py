@@ -22,9 +22,10 @@ class SharedOptions:
     """How tiles become results."""
 
     model_files: list[Path] | Path | None = None
-    """Checkpoints; default: all models in the models folder. With one model, write_model_outputs is off."""
+    """Checkpoints; default: all models in the models folder. With one model, --write-model-outputs does nothing."""
     model_weights: dict[str, float] | None = None
-    """How much each model counts in the mean and in the spread, by its name; default: all the same."""
+    """How much each model counts in the mean and in the spread, each named: --model-weights.NAME 2; default: all the \
+same."""
     default_dirs: Annotated[DefaultPaths, Parameter(name="*")] = field(default_factory=DefaultPaths)
     """Root folders; what is left out is taken from the environment."""
     output_data_dir: Path | None = None
@@ -66,11 +67,11 @@ class SharedOptions:
     mask_erosion_size: int = 10
     """Radius by which the valid mask is eroded, in pixels."""
     edge_erosion_size: int | None = None
-    """Frame that is cut from the tile's edge, in pixels; default: as mask_erosion_size."""
+    """Frame that is cut from the tile's edge, in pixels; default: as --mask-erosion-size."""
     min_object_size: int = 32
     """Smaller objects are removed, in pixels."""
     min_object_area: float | None = None
-    """Smaller objects are removed too, in m²; default: only min_object_size counts."""
+    """Smaller objects are removed too, in m²; default: only --min-object-size counts."""
     max_water_share: float | None = None
     """Objects with a larger share of water (s2_scl) are removed, in 0 … 1; default: none."""
     quality_level: Literal[0, 1, 2, "none", "low_quality", "high_quality"] = 1

@@ -17,7 +17,8 @@ class StacOptions:
     collection: str | None = None
     """Its collection of Sentinel-2 Level-2A scenes."""
     assets: dict[str, str] | None = None
-    """Names of its assets by band: blue, green and so on, and s2_scl for the scene classification."""
+    """Names of its assets by band (blue, green and so on, s2_scl for the scene classification), each named: \
+--stac.assets.BAND ASSET."""
     s3_endpoint: str | None = None
     """Address of the S3 service that s3:// assets lie on."""
     s3_region: str | None = None

@@ -14,7 +14,7 @@ import shapely
 from darts.tiles import Source
 from darts.timings import TileClock
 from darts.training.labels import LabelSet
-from darts.training.matching import match_scenes
+from darts.training.matching import UNDATED, match_scenes
 from darts.training.options import CreateOptions, MatchOptions
 from darts.training.samples import CreateSummary, sample_of, with_scene
 from darts.training.scenes import SceneSource
@@ -79,7 +79,7 @@ def create_dataset(
     footprints = labels.footprints.set_index("image_id", drop=False)
     unmatched = tuple(sorted(set(footprints.index) - set(chosen["image_id"])))
     if chosen.empty:
-        raise MissingDataError(_no_match(matches, len(footprints)))
+        raise MissingDataError(_no_match(matches, footprints))
     if unmatched:
         logger.warning("no scene fits %d of %d footprints: %s", len(unmatched), len(footprints), listed(unmatched))
     summary = CreateSummary(unmatched=unmatched)
@@ -233,13 +233,20 @@ def _add_matches(file: Path, matches: pd.DataFrame) -> None:
         matches.to_parquet(temporary, index=False)
 
 
-def _no_match(matches: pd.DataFrame, n_footprints: int) -> str:
+def _no_match(matches: pd.DataFrame, footprints: pd.DataFrame) -> str:
+    undated = int(footprints["time"].isna().sum())
     reasons = Counter(matches["reason"]).most_common(3)
-    told = "; ".join(f"{reason} ({count})" for reason, count in reasons) or "none of them touches one"
-    return (
-        f"no scene fits any of {n_footprints} footprints: {told}. Take other scenes, or widen max_days, min_cover or "
-        "max_cloud_cover"
+    only_undated = undated == len(footprints) and matches["reason"].str.startswith(UNDATED).all()
+    told = "; ".join(f"{reason} ({count})" for reason, count in reasons) or (
+        UNDATED if only_undated else "none of them touches one"
     )
+    remedies = []
+    if undated:  # then no scene fits but that of the same name
+        whose = "their date" if undated == len(footprints) else f"the date of those without one ({undated})"
+        remedies.append(f"Give {whose} (--date 2021-08-21), or the name of their scene (--image-id)")
+    if not only_undated:
+        remedies.append("Take other scenes, or widen --max-days, --min-cover or --max-cloud-cover")
+    return f"no scene fits any of {len(footprints)} footprints: {told}. {'. '.join(remedies)}"
 
 
 def _unforeseen(error: Exception) -> bool:

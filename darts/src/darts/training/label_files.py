@@ -43,15 +43,16 @@ def label_files(options: LabelOptions) -> Iterator[LabelFile]:
     Raises:
         ConfigError: one is missing, or a folder holds none.
     """
+    option = "annotators" if options.annotators else "labels"
     for path in options.annotators or options.labels:
         if not path.exists():
-            raise ConfigError(f"labels: there is no {path}")
+            raise ConfigError(f"{option}: there is no {path}; check --{option}")
         found = [path]
         # A File Geodatabase is a folder that is a file.
         if path.is_dir() and path.suffix.lower() != ".gdb":
             found = sorted(path.glob(f"{LABELS}*.gpkg"))
             if not found:
-                raise ConfigError(f"labels: {path} holds no {LABELS}*.gpkg; name the files themselves")
+                raise ConfigError(f"{option}: {path} holds no {LABELS}*.gpkg; name the files themselves")
         for file in found:
             yield LabelFile(file, options.footprints or _footprints_beside(file))
 
@@ -99,7 +100,7 @@ def read_footprints(file: Path, options: LabelOptions, problems: Counter[str]) -
         ConfigError: there is no such file, or it cannot be read.
     """
     if not file.exists():
-        raise ConfigError(f"footprints: there is no {file}")
+        raise ConfigError(f"footprints: there is no {file}; check --footprints")
     rows = read_rows(file, options, problems, "footprints")
     if rows["image_id"].isna().all() and len(rows) == 1 and options.image_id is not None:
         rows["image_id"] = options.image_id

@@ -59,7 +59,7 @@ def read_labels(options: LabelOptions) -> LabelSet:
         reasons = f": {told[0]}{', and more, in the warnings above' if told[1:] else ''}" if told else ""
         raise ConfigError(
             f"none of the labels can be used{reasons}. Labels count within footprints: give them with footprints, or "
-            "say whole_scene where all slumps of the scene were outlined"
+            "add whole_scene (--whole-scene) where all slumps of the scene were outlined"
         )
     labels["time"] = labels["time"].fillna(labels["image_id"].map(footprints.set_index("image_id")["time"]))
     labels = labels[labels["image_id"].isin(footprints["image_id"])].reset_index(drop=True)

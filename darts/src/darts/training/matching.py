@@ -16,6 +16,7 @@ from darts_acquisition.areas import project_areas
 from darts_utils.errors import DartsError
 
 DAY = pd.Timedelta(days=1)
+UNDATED = "the labels have no date"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ def _pair(
 def _refusal(days: float, cover: float, cloud: float | None, own: bool, options: MatchOptions) -> str:
     reasons = []
     if not own and pd.isna(days):
-        reasons.append("the labels have no date")
+        reasons.append(UNDATED)
     if not own and days > options.max_days:
         reasons.append(f"{days:.1f} days apart, more than {options.max_days:g}")
     if cover < options.min_cover:
