@@ -9,7 +9,7 @@ import numpy as np
 import pystac
 import pytest
 from odc.geo.geobox import GeoBox
-from rasterio import Env
+from rasterio import Affine, Env
 from rasterio.io import MemoryFile
 
 import darts_acquisition as da
@@ -294,11 +294,15 @@ def _replaced(served, name, data):
     return f"s3://eodata/other/{name}.jp2"
 
 
+POLAR = Affine(10, 0, -2_000_000, 0, -10, 500_000)
+
+
 @pytest.mark.parametrize(
     ("make", "cause"),
     [
         (lambda dn: jp2_bytes(dn, GeoBox(GEOBOX.shape, GEOBOX.affine, "EPSG:4326"), 64), "not projected"),
-        (lambda dn: jp2_bytes(dn, GeoBox(GEOBOX.shape, GEOBOX.affine, "EPSG:3413"), 64), "not in UTM"),
+        (lambda dn: jp2_bytes(dn, GeoBox(GEOBOX.shape, GEOBOX.affine, "EPSG:3413"), 64), "m of its CRS"),
+        (lambda dn: jp2_bytes(dn, GeoBox(GEOBOX.shape, POLAR, "EPSG:3413"), 64), "not in UTM"),
         (lambda dn: jp2_bytes(dn.astype("uint8"), GEOBOX, 64), "uint8"),
         (lambda dn: b"<html>Not found</html>", "damaged"),
         (lambda dn: b"", "damaged"),

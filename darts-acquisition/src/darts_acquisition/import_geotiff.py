@@ -187,7 +187,7 @@ def _numbers(bands: Bands, count: int) -> dict[str, int]:
             more = "name each, or give numbers, such as blue=1 green=2 red=3 nir=7"
             less = "give all files of the scene at once, and not their folder"
             raise ConfigError(
-                f"bands lists {len(names)} names, but the number of bands in the files is {count}; "
+                f"bands lists {len(names)} names, but the files have {count} band{'s' * (count != 1)}; "
                 f"{more if count > len(names) else less}"
             )
         numbers = {name: number for number, name in enumerate(names, 1)}
