@@ -194,8 +194,8 @@ class Hooks(SharedOptions, ABC):
             files = models_in(dirs.models)
         if not files:
             raise ConfigError(
-                f"no models: {dirs.models} holds no *.pt file and no model folder. Name checkpoints with "
-                "--model-files, such as the darts-demo/models/demo-optical.pt of `darts demo`, or put them there."
+                f"no models in {dirs.models}: put checkpoints there, or name them with --model-files, such as "
+                "darts-demo/models/demo-optical.pt"
             )
         return files
 
