@@ -21,7 +21,7 @@ def command(*, overlap: int = 256, scene_ids: list[str] | None = None, offline: 
 def call(tmp_path: Path, text: str, *tokens: str) -> tuple:
     file = tmp_path / "config.toml"
     file.write_text(text)
-    app.config = (ConfigFile(*read_config(file), elsewhere=lambda: ["orthotiles-dir"], typed_only=["log-dir"]),)
+    app.config = (ConfigFile(*read_config(file), elsewhere=lambda: ["orthotiles-dir"], typed_only=lambda: ["log-dir"]),)
     app.default_parameter = Parameter(consume_multiple=True)
     return app(["run", "sentinel2", *tokens])
 

@@ -1,6 +1,5 @@
 """The band table: what each variable means in memory, on disk and to a model. One table is the source of truth."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -11,7 +10,7 @@ import xarray as xr
 
 from darts_utils.arrays import array_namespace
 from darts_utils.errors import ConfigError, MissingBandError
-from darts_utils.quoting import shown
+from darts_utils.quoting import likely, shown
 
 ROWS_AT_ONCE = 16
 """Encoding computes in float64 on this many rows at a time, so that the extra memory stays small."""
@@ -139,10 +138,9 @@ def band(name: str) -> Band:
 
 def not_in_the_table(names: Sequence[str]) -> str:
     """Return in words that the band table lacks names, and which name may have been meant."""
-    near = difflib.get_close_matches(names[0], BANDS, n=1)
     return (
         f"{', '.join(map(shown, names[:NAMED]))}{' and more' if len(names) > NAMED else ''} "
-        f"{'are' if len(names) > 1 else 'is'} not in the band table{f'; did you mean {near[0]!r}?' if near else ';'} "
+        f"{'are' if len(names) > 1 else 'is'} not in the band table{likely(names[0], BANDS, ';')} "
         "known are names such as blue, nir, swir16, ndvi, slope"
     )
 

@@ -1,5 +1,6 @@
 """What others gave or said, as a message of one line quotes it."""
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ def listed(names: Iterable[Any], most: int = 5) -> str:
     names = [str(name) for name in names]
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def likely(name: str, names: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
+    """Return "; did you mean …?" with the one of `names` that is most like `name`; `otherwise` where none is."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else otherwise
 
 
 def first_line(error: BaseException, path: Path | None = None, most: int = FIRST) -> str:

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -129,7 +130,7 @@ def launch(
     command = "-".join(token for token in tokens[:2] if token.isidentifier() or "-" in token[1:]) or "darts"
     configure_logging(command, verbosity=verbose, log_dir=log_dir, plain=log_plain, as_json=log_json)
     found = read_config(config_file)
-    typed_only = _options_of(app.meta)
+    typed_only = partial(_options_of, app.meta)
     app.config = (ConfigFile(*found, elsewhere=_known_options, typed_only=typed_only),) if found else ()
     return app(tokens)
 

@@ -7,7 +7,6 @@ table on the way is shared by the commands below it: one that the command at han
 another command knows it, and named in a warning when none does.
 """
 
-import difflib
 import logging
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,7 @@ from cyclopts import App, ArgumentCollection
 from cyclopts.argument import update_argument_collection
 
 from darts_utils.errors import ConfigError
-from darts_utils.quoting import listed, shown
+from darts_utils.quoting import likely, listed, shown
 
 logger = logging.getLogger("darts.config")
 
@@ -33,7 +32,7 @@ class ConfigFile:
         path: the file, as messages name it.
         table: its table `[darts]`.
         elsewhere: gives the options of the other commands; asked only where the command at hand does not know a key.
-        typed_only: options that no file can give.
+        typed_only: gives the options that no file can give.
     """
 
     def __init__(
@@ -41,12 +40,12 @@ class ConfigFile:
         path: Path,
         table: Mapping[str, Any],
         elsewhere: Callable[[], Iterable[str]] = tuple,
-        typed_only: Iterable[str] = (),
+        typed_only: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.path = path
         self.table = table
         self.elsewhere = elsewhere
-        self.typed_only = frozenset(typed_only)
+        self.typed_only = typed_only
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         """Fill the arguments of the command at hand, the most specific table first."""
@@ -103,8 +102,9 @@ class ConfigFile:
             left.discard(name)
             if not left:
                 return
+        typed_only = frozenset(self.typed_only())
         for key in sorted(left):
-            if key in self.typed_only:
+            if key in typed_only:
                 logger.warning(
                     "%s: the key %r in [%s] does nothing; give --%s with the command", self.path, key, where, key
                 )
@@ -149,5 +149,4 @@ def _without_dates(value: Any) -> Any:
 
 
 def _nearest(key: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return likely(key, sorted(names), cutoff=0.5)

@@ -77,14 +77,18 @@ def dem_buffer_px(pixel_m: float, tpi_outer_radius: float, resolution: int) -> i
     return math.ceil(math.sqrt(2) * margin_m / resolution) + 4
 
 
+def possible_bands(optical_bands: Sequence[str]) -> tuple[str, ...]:
+    """Return what a source gives, and what preprocessing makes."""
+    return (*optical_bands, *ALL_FEATURES)
+
+
 def check_bands(required_bands: Iterable[str], optical_bands: Sequence[str]) -> None:
     """Check that every band the models need can be made.
 
     Raises:
         MissingBandError: names the bands that neither the source nor preprocessing gives.
     """
-    possible = {*optical_bands, *ALL_FEATURES}
-    if impossible := sorted(set(required_bands) - possible):
+    if impossible := sorted(set(required_bands).difference(possible_bands(optical_bands))):
         raise MissingBandError(
             f"the models need {', '.join(impossible)}, which cannot be made from this source; it gives "
             f"{', '.join(optical_bands)}, and what is computed from them, ArcticDEM and TCVIS. Choose other models "

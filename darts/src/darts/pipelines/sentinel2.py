@@ -2,7 +2,8 @@
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -191,10 +192,16 @@ class Sentinel2Pipeline(_BasePipeline):
         return tilekey
 
     def _load_tile(self, tilekey: str) -> "xr.Dataset":
-        try:
+        with self._hinting(tilekey):
             return self._archive().load(self._items.get(tilekey, tilekey), self._bands(), offline=self.offline)
+
+    @contextmanager
+    def _hinting(self, scene_id: str) -> Iterator[None]:
+        """Where a scene is missing, tell instead what somebody may have meant by it, if that can be told."""
+        try:
+            yield
         except MissingDataError as error:
-            if hint := self._likely_meant(tilekey):
+            if hint := self._likely_meant(scene_id):
                 raise MissingDataError(hint) from error
             raise
 
@@ -258,12 +265,8 @@ class Sentinel2Pipeline(_BasePipeline):
         return self._grid_and_year(tilekey)[1]
 
     def _grid_and_year(self, tilekey: str) -> tuple["GeoBox", int]:
-        try:
+        with self._hinting(tilekey):
             return self._archive().grid_and_year(tilekey, partial(self._item, tilekey))
-        except MissingDataError as error:
-            if hint := self._likely_meant(tilekey):
-                raise MissingDataError(hint) from error
-            raise
 
     def _bands(self) -> tuple[str, ...]:
         archive = self._archive()

@@ -1,6 +1,5 @@
 """Where the scenes of a dataset come from: the stores, archives and loaders of the pipelines."""
 
-import difflib
 import functools
 import logging
 import tempfile
@@ -41,9 +40,8 @@ from darts_acquisition import (
 )
 from darts_acquisition.areas import read_areas
 from darts_acquisition.scene_choice import footprint as item_footprint
-from darts_preprocessing import ALL_FEATURES
 from darts_utils.errors import ConfigError, DartsError, MissingBandError, MissingDataError
-from darts_utils.quoting import listed, shown
+from darts_utils.quoting import likely, listed, shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,13 +76,14 @@ class SceneSource:
         Raises:
             MissingBandError: they cannot.
         """
+        from darts.needs import possible_bands
+
         optical = self.pipeline._optical_bands()
-        possible = (*optical, *ALL_FEATURES)
+        possible = possible_bands(optical)
         if impossible := [name for name in bands if name not in possible]:
-            near = difflib.get_close_matches(impossible[0], possible, n=1)
             raise MissingBandError(
                 f"bands: {listed(map(shown, impossible))} cannot be made from these scenes"
-                f"{f'; did you mean {near[0]!r}?' if near else '.'} Choose --bands of {', '.join(optical)}, and of "
+                f"{likely(impossible[0], possible, '.')} Choose --bands of {', '.join(optical)}, and of "
                 "what is computed from them, ArcticDEM and TCVIS, such as ndvi and slope"
             )
         self.pipeline._use_bands(tuple(bands))
