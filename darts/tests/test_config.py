@@ -83,6 +83,16 @@ def test_a_named_file_must_exist_and_hold_the_table(tmp_path: Path) -> None:
         read_config(tmp_path / "broken.toml")
 
 
+@pytest.mark.parametrize("line", ['out = "a{}b"', 'out = ["b", "{}"]', 'run.out = "{}"', 'run.stac.assets.scl = "{}"'])
+def test_a_nul_is_refused_with_the_name_of_its_key(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[darts]\n{line.format('u0000')}\n")
+    assert read_config(file)
+    file.write_text(f"[darts]\n{line.format(chr(92) + 'u0000')}\n")
+    with pytest.raises(ConfigError, match=rf"value of '{line.split()[0].split('.')[0]}'.* holds a NUL"):
+        read_config(file)
+
+
 def test_the_default_file_is_optional_and_may_belong_to_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,12 +191,11 @@ def _told(error: CycloptsError) -> str:
 
 
 def _is_text(token: str) -> bool:
-    """Tell whether a file could have such a name: from Python, half of a pair of UTF-16 may be given."""
+    """Tell whether a file could have such a name: from Python, a NUL or half of a pair of UTF-16 may be given."""
     try:
-        os.fsencode(token)
+        return b"\0" not in os.fsencode(token)
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _say(message: str) -> None:

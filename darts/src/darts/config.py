@@ -117,7 +117,7 @@ def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
     """Return the path and `[darts]` table of a configuration file; None where no file was named and none is there.
 
     Raises:
-        ConfigError: the named file is missing, or a file is not valid TOML or has no `[darts]` table.
+        ConfigError: the named file is missing, or a file is not valid TOML, has no `[darts]` table, or a NUL in it.
     """
     chosen = DEFAULT_CONFIG if path is None else path
     if not chosen.is_file():
@@ -136,7 +136,16 @@ def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
         if path is None:
             return None  # some other program's config.toml in the working directory
         raise ConfigError(f"{chosen} has no table [darts]; put the keys below a line [darts]")
+    for key, value in table.items():
+        if _holds_nul(value):
+            raise ConfigError(f"{chosen}: the value of {shown(key)} in [darts] holds a NUL, which no option takes")
     return chosen, table
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_nul, value.values()))
+    return any(map(_holds_nul, value)) if isinstance(value, list) else "\0" in str(value)
 
 
 def _without_dates(value: Any) -> Any:

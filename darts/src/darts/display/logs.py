@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from darts_utils.errors import StoreError
-from darts_utils.quoting import shown
 
 logger = logging.getLogger("darts")
 
@@ -85,8 +84,6 @@ def log_to_file(path: Path) -> logging.Handler:
         if error.errno == errno.ENAMETOOLONG:  # which the command line tells in short
             raise
         raise StoreError(f"cannot write the log {path}: {error.strerror or error}; choose another folder") from error
-    except ValueError as error:
-        raise StoreError(f"the folder of logs {shown(str(path.parent))} holds a NUL; choose another one") from error
     handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger.addHandler(handler)
