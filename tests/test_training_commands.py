@@ -201,6 +201,7 @@ def test_a_recipe_is_checked_before_anything_is_made(
         (["crossval", "c", "--datasets", "d", "--folds", "2"], "folds must be"),
         (["tune", "t", "--datasets", "d", "--hyperparameters", "none.toml"], "none.toml cannot be read"),
         (["demo-models", "m", "--recipe", "none.toml"], "none.toml cannot be read"),
+        (["demo-models", "m", "--workers", "-1"], "workers must be 1 or more, got -1"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(

@@ -140,6 +140,14 @@ def test_a_link_to_the_folder_stays_one_and_a_folder_may_be_named_by_a_dot(run, 
     assert {path.name for path in (tmp_path / "here").iterdir()} == OWN_FILES
 
 
+def test_a_link_to_itself_is_told(run, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match="loop is a link that leads round in a circle"):
+        merge_outputs([run], tmp_path / "loop")
+    with pytest.raises(StoreError, match=r"loop/sub: .*Choose a folder you may write"):
+        merge_outputs([run], tmp_path / "loop" / "sub")
+
+
 @pytest.mark.parametrize("wrong", ["min_object_size", "processes", "pieces_at_once"])
 def test_numbers_that_cannot_be_are_refused(run, tmp_path, wrong):
     with pytest.raises(ConfigError, match=f"{wrong} must be at least 1"):

@@ -1,5 +1,6 @@
 """Synthetic sites: label files in the published layout, and datasets whose patches hold the planted slumps."""
 
+import os
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,7 +15,7 @@ from darts.training.options import CreateOptions, LabelOptions, MatchOptions
 from darts.training.samples import CreateSummary
 from darts.training.synthetic import SyntheticSite, create_synthetic_dataset, write_synthetic_site
 from darts_segmentation.training.patch_dataset import PatchDataset
-from darts_utils.errors import ConfigError
+from darts_utils.errors import ConfigError, StoreError
 
 SEED, SIZE = 6, 256
 BANDS = ["red", "nir", "ndvi", "tc_wetness", "relative_elevation", "slope", "hillshade", "curvature"]
@@ -155,6 +156,11 @@ def test_several_processes_render_what_one_renders(tmp_path: Path) -> None:
     for index in range(12):
         for mine, theirs in zip(one.read(index), two.read(index), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_worker_that_is_killed_is_told() -> None:
+    with pytest.raises(StoreError, match="a worker process was killed"), synthetic.process_pool(1) as pool:
+        pool.submit(os._exit, 1).result()
 
 
 def test_another_form_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:

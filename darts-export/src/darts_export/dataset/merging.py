@@ -104,7 +104,7 @@ def merge_outputs(
         StoreError: the dataset cannot be written.
     """
     # A link to the dataset's folder stays one, and "." gets a name.
-    folders, target = [Path(output) for output in outputs], Path(out).resolve()
+    folders, target = [Path(output) for output in outputs], Path(os.path.realpath(out))
     _check_numbers(min_object_size, processes, pieces_at_once)
     matching = matching or Matching()
     areas = None if regions is None else read_regions(Path(regions), region_column)

@@ -18,18 +18,21 @@ OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("pa
     "summary.parquet", "summary.csv", "map.png", "collection.json",
 }  # fmt: skip
 
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
 _WRITE_ERRORS = (OSError, pa.ArrowException, DataSourceError, DataLayerError, FeatureError, sqlite3.Error)
 """What comes of a full disk, by what was being written."""
 
 
 def check_target(target: Path, outputs: Sequence[Path]) -> None:
-    """Check, before anything is read, that a dataset may take the place of `target`.
+    """Check, before anything is read, that a dataset may take the place of `target`, a path without links.
 
     Raises:
         ConfigError: it is a file, or holds what is no part of a dataset; or no output folder was named.
     """
     if not outputs:
         raise ConfigError("no output folder was named: name at least one of `darts run`")
+    if target.is_symlink():
+        raise ConfigError(f"{target} is a link that leads round in a circle; name another folder for the dataset")
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file; name a folder for the dataset")
     others = sorted({path.name for path in target.iterdir()} - OWN_FILES) if target.is_dir() else []
@@ -67,5 +70,5 @@ def new_dataset(target: Path) -> Iterator[Path]:
 
 
 def _remedy(error: Exception) -> str:
-    denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    denied = isinstance(error, OSError) and error.errno in _DENIED
     return "Choose a folder you may write." if denied else "Is the disk full?"

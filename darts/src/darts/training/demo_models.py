@@ -4,12 +4,10 @@ import logging
 import shutil
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ from darts.demo.rule import RULE, apply_rule
 from darts.demo.score import CLOUD_CLASSES, edge_zone, rasterize_truth, score_objects, score_pixels
 from darts.demo.write import TRUTH_FILE, load_demo_tile
 from darts.training.options import CreateOptions
-from darts.training.synthetic import SyntheticSite, create_synthetic_dataset, write_synthetic_site
+from darts.training.synthetic import SyntheticSite, create_synthetic_dataset, process_pool, write_synthetic_site
 from darts_postprocessing import prepare_export
 from darts_utils.errors import ConfigError
 from darts_utils.quoting import listed
@@ -116,6 +114,8 @@ def train_demo_models(folder: Path, recipe: Recipe, *, workers: int | None = Non
     Raises:
         DartsError: something cannot be made; the message says what.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be 1 or more, got {workers}; leave it out for one a core")
     workers = workers or available_cores()
     dataset, sites = folder / "dataset", folder / "landscapes"
     create_synthetic_dataset(
@@ -161,7 +161,7 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_use_one_thread) as pool:
+    with process_pool(workers, _use_one_thread) as pool:
         yield pool.map
 
 

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ from darts.training.samples import CreateSummary
 from darts.training.scenes import SceneSource, sentinel2_scenes
 from darts.training.targets import IGNORE, SLUMP
 from darts_acquisition.areas import read_areas
-from darts_utils.errors import ConfigError, MissingDataError
+from darts_utils.errors import ConfigError, MissingDataError, StoreError
 from darts_utils.paths import DefaultPaths
 from darts_utils.store import remove_leftovers, replacing
 
@@ -198,13 +199,29 @@ def _regions_of(dataset: Path) -> set[str]:
 
 
 @contextmanager
+def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Give processes to work in.
+
+    Raises:
+        StoreError: one was killed.
+    """
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise StoreError(
+            "a worker process was killed, as happens when memory runs out. Take fewer workers; what is made stays."
+        ) from error
+
+
+@contextmanager
 def _written_sites(seeds: Sequence[int], scratch: Path, size: int, workers: int) -> Iterator[Iterator[SyntheticSite]]:
     """Give the sites of seeds in order; several processes write them ahead."""
     write = partial(_write_site, scratch, size)
     if workers <= 1:
         yield map(write, seeds)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         futures: list[Future[SyntheticSite]] = [pool.submit(write, seed) for seed in seeds]
         try:
             yield (future.result() for future in futures)
