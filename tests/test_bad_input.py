@@ -131,9 +131,15 @@ def test_scene_selections(fails: Callable, sample: Sample, tmp_path: Path) -> No
     assert "cannot be read as JSON" in fails(selection=("--scene-id-file", tmp_path / "bad.json"))
 
 
-@pytest.mark.parametrize("scene_id", ["../escape", "/absolute", "", "..", "a\0b", "x" * 300])
+@pytest.mark.parametrize("scene_id", ["../escape", "/absolute", "", "..", "a\nb", "x" * 300])
 def test_scene_ids_that_would_leave_the_output_folder(fails: Callable, scene_id: str) -> None:
     assert "scene_ids: scene id " in fails(selection=("--scene-ids", scene_id))
+
+
+@pytest.mark.parametrize("token", ["a\0b", "\ud800"])
+def test_what_no_shell_gives_is_refused_wherever_it_stands(fails: Callable, token: str) -> None:
+    assert "is no text that a system can take" in fails("--output-data-dir", token)
+    assert "is no text that a system can take" in fails(selection=("--scene-ids", token))
 
 
 def test_an_output_folder_that_cannot_be_written(fails: Callable, tmp_path: Path) -> None:
@@ -202,9 +208,10 @@ def test_preparations_that_cannot_work(darts: Callable, tokens: tuple[str, ...],
         ("merge x --out", "parameter --out requires an argument"),
         ("model info", "darts model info needs FILES"),
         ("run sentinel2 --model-weights demo=2", "each key as an option of its own: --model-weights.KEY VALUE"),
+        ("run planet --device cpu --max-water-share 0.5", "max_water_share needs a scene classification"),
     ],
 )
-def test_arguments_that_are_not_given_or_no_table(darts: Callable, tokens: str, says: str) -> None:
+def test_arguments_that_are_missing_or_do_not_fit_the_command(darts: Callable, tokens: str, says: str) -> None:
     result: Result = darts(*tokens.split())
     assert result.code == 2
     assert says in result.flat

@@ -113,6 +113,7 @@ def test_small_and_wet_objects_go(run: Callable) -> None:
         (("--more-thresholds", 0.3, "--grow-threshold", 0.4), "grow_threshold must be in 0 … 0.3"),
         (("--max-water-share", 1.5), "max_water_share must be in 0 … 1"),
         (("--min-object-area", -1), "min_object_area must be 0 or more"),
+        (("--min-object-area", "9e999"), "min_object_area must be 0 or more, got inf"),
         (("--precision", "fp16"), "fp16"),
         (("--model-weights.none", 2), "weights must name the models"),
         (("--model-weights.full", 2), "weights must name the models"),

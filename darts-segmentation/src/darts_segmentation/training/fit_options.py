@@ -18,6 +18,12 @@ AugmentationName = Literal["turns", "gain", "haze", "noise", "blur", "dropout"]
 MAY_CHANGE = ("device", "threads", "loaders", "loggers")
 """Options that a training may go on with otherwise: they do not change what is learned, but for its last digits."""
 
+WHOLE_NUMBERS = {
+    "epochs": (1, 10**6), "steps_per_epoch": (1, 10**6), "patience": (1, 10**6), "batch_size": (1, 1 << 16),
+    "crop_size": (1, 1 << 16), "threads": (1, 1024), "loaders": (0, 256), "seed": (0, (1 << 32) - 1),
+}  # fmt: skip
+"""Least and most; far above those, libraries overflow, or start as many processes as they are told."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
@@ -119,13 +125,9 @@ the others."""
         # What torch is needed for is checked where the training is set up: losses, augmentations, precision, network.
 
     def _check_numbers(self) -> None:
-        for name in ("epochs", "batch_size"):
-            _check_whole(name, getattr(self, name), 1)
-        for name in ("steps_per_epoch", "crop_size", "patience", "threads"):
-            if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), 1)
-        for name in ("loaders", "seed"):
-            _check_whole(name, getattr(self, name), 0)
+        for name, limits in WHOLE_NUMBERS.items():
+            if (value := getattr(self, name)) is not None or name in ("epochs", "batch_size", "loaders", "seed"):
+                _check_whole(name, value, *limits)  # the others may be left to darts
         for name in ("warmup", "binarization_threshold", "positive_share", "weight_decay", "clip"):
             value = getattr(self, name)
             if value is not None:
@@ -184,7 +186,7 @@ def _from_text(value: Any) -> Any:
     """Return what a text means in JSON: a number, a list; else the text."""
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -202,9 +204,9 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
 
 
 def _check_number(name: str, value: Any, most: float | None = None) -> None:

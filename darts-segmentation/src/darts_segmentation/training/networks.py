@@ -1,6 +1,7 @@
 """The network that a training begins with: random, with the weights of an encoder, or those of a checkpoint."""
 
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from darts_segmentation.checkpoint import build_model, load_checkpoint
 from darts_segmentation.network import STRIDE
 from darts_segmentation.training.fit_options import FitOptions
 from darts_utils.errors import CheckpointError, ConfigError, MissingDataError
-from darts_utils.quoting import FIRST, listed
+from darts_utils.quoting import FIRST, likely, listed, shown
 
 RGB = ("red", "green", "blue")
 """Channels of networks trained on photographs."""
@@ -131,6 +132,7 @@ def _check_there(wanted: Sequence[str], there: Sequence[str], who: str) -> None:
 def _random_network(model: Mapping[str, Any], seed: int) -> torch.nn.Module:
     import segmentation_models_pytorch as smp
 
+    _check_arguments(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -144,6 +146,28 @@ def _random_network(model: Mapping[str, Any], seed: int) -> torch.nn.Module:
     return network
 
 
+def _check_arguments(model: Mapping[str, Any]) -> None:
+    """Check the architecture, and the names of arguments where smp takes any: it loses those that it does not know.
+
+    Encoders of timm refuse by themselves what they do not know.
+    """
+    from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING as ARCHITECTURES
+
+    name, encoder = model["arch"].lower(), model["encoder_name"]
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"architecture {shown(name)} is unknown{likely(name, ARCHITECTURES, ';')} there are {known}")
+    if encoder.startswith(("tu-", "timm-")):
+        return
+    set_elsewhere = {"arch", "encoder_name", "encoder_weights", "in_channels", "classes"}
+    names = sorted({*inspect.signature(ARCHITECTURES[name]).parameters} - {"kwargs"} - set_elsewhere)
+    if unknown := sorted(set(model).difference(names, set_elsewhere)):
+        raise ConfigError(
+            f"model_arguments: {model['arch']} with encoder {encoder} takes no {shown(unknown[0])}"
+            f"{likely(unknown[0], names) or f'; it takes {listed(names)}'}"
+        )
+
+
 def _reason(error: Exception, encoder: str) -> str:
     """Return why a network cannot be built, in a line; instead of all encoders there are it has the nearest ones."""
     import segmentation_models_pytorch as smp
@@ -155,7 +179,7 @@ def _reason(error: Exception, encoder: str) -> str:
         near = difflib.get_close_matches(encoder, smp.encoders.get_encoder_names())
         meant = f"; did you mean {listed(near)}?" if near else "."
         return f"there is no such encoder{meant} They are listed at {ENCODERS}"
-    return cause.partition("\n")[0][: 2 * FIRST]  # which has room for all architectures
+    return cause.partition("\n")[0][:FIRST]
 
 
 def _read_weights(file: Path) -> dict[str, torch.Tensor]:

@@ -105,8 +105,9 @@ class Attempt:
         if out_of_memory:
             with suppress(Exception):  # a device that broke cannot do even that, and the tile must be told of
                 _empty_device_caches()
+        told = f"{cause}: {error}".removesuffix(": ")
         return self._finished(
-            "failed", error=f"{cause}: {error}", cause=cause, transient=is_transient(error), out_of_memory=out_of_memory
+            "failed", error=told, cause=cause, transient=is_transient(error), out_of_memory=out_of_memory
         )
 
     def _take_segmented(self) -> xr.Dataset:

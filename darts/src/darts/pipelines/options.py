@@ -1,6 +1,7 @@
 """Parameters that all pipelines share, and what they may be; read without torch."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -137,7 +138,7 @@ number of tiles."""
         for name in ("overlap", "reflection", "mask_erosion_size", "min_object_size"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
         for name in ("edge_erosion_size", "min_object_area"):
-            self._require(getattr(self, name) is None or getattr(self, name) >= 0, name, "0 or more")
+            self._require(getattr(self, name) is None or 0 <= getattr(self, name) < math.inf, name, "0 or more")
         self._require(self.overlap < self.patch_size, "overlap", f"less than patch_size ({self.patch_size})")
         inner, outer = self.tpi_inner_radius, self.tpi_outer_radius
         self._require(0 <= inner < outer, "tpi_inner_radius", f"in 0 … tpi_outer_radius ({outer})")

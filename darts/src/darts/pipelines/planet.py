@@ -62,6 +62,11 @@ class PlanetPipeline(_BasePipeline):
             raise ConfigError("Planet images are ordered from Planet; prepare their auxiliary data alone (aux)")
         return super().prepare_data(aux=aux)
 
+    def _check(self) -> None:
+        super()._check()
+        if self.max_water_share is not None:
+            raise ConfigError("max_water_share needs a scene classification, which Planet images lack; leave it out")
+
     def _tileinfos(self) -> list[tuple[Path, Path]]:
         from darts_acquisition import find_planet_orthotiles, find_planet_scenes
 
