@@ -198,10 +198,10 @@ def test_a_recipe_is_checked_before_anything_is_made(
         (["fit", "r", "--datasets", "d", "--epochs", "0"], "epochs must be a whole number"),
         (["test", "no-run"], "must be the folder of a training"),
         (["validate-dataset", "no-dataset"], "no-dataset holds no patch dataset"),
-        (["crossval", "c", "--datasets", "d", "--folds", "2"], "folds must be"),
+        (["crossval", "c", "--datasets", "d", "--folds", "2"], "folds must be a whole number from 3"),
         (["tune", "t", "--datasets", "d", "--hyperparameters", "none.toml"], "none.toml cannot be read"),
         (["demo-models", "m", "--recipe", "none.toml"], "none.toml cannot be read"),
-        (["demo-models", "m", "--workers", "-1"], "workers must be 1 or more, got -1"),
+        (["demo-models", "m", "--workers", "-1"], "workers must be a whole number of at least 1, got -1"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(

@@ -150,7 +150,7 @@ def test_a_link_to_itself_is_told(run, tmp_path):
 
 @pytest.mark.parametrize("wrong", ["min_object_size", "processes", "pieces_at_once"])
 def test_numbers_that_cannot_be_are_refused(run, tmp_path, wrong):
-    with pytest.raises(ConfigError, match=f"{wrong} must be at least 1"):
+    with pytest.raises(ConfigError, match=f"{wrong} must be a whole number of at least 1"):
         merge_outputs([run], tmp_path / "out", **{wrong: 0})
 
 

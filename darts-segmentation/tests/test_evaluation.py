@@ -131,9 +131,16 @@ def test_each_sample_is_tested_once_in_a_cross_validation(
     assert (tmp_path / "cv" / "seed-1-fold-1" / "state.ckpt").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.0])
+def test_patches_computed_at_once_are_at_least_one(run: Path, dataset: Path, size: float) -> None:
+    with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1"):
+        list(predict_patches(run / "best.pt", PatchDataset.open(dataset), [0], batch_size=size))  # type: ignore[arg-type]
+
+
 def test_folds_are_checked(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at least 3"):
-        CrossOptions(folds=2)
+    for folds in (2, 1001):
+        with pytest.raises(ConfigError, match="folds must be a whole number from 3 to 1000"):
+            CrossOptions(folds=folds)
     with pytest.raises(ConfigError, match="each once"):
         CrossOptions(seeds=[1, 1])
     with pytest.raises(ConfigError, match="split_named"):

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,7 @@ class PatchOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("patch_size", 1), ("overlap", 0), ("batch_size", 1), ("reflection", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            whole_number(name, getattr(self, name), least)
         if self.overlap >= self.patch_size:
             raise ConfigError(f"overlap must be smaller than patch_size ({self.patch_size}), got {self.overlap}")
 

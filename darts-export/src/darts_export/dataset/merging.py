@@ -32,6 +32,7 @@ from darts_export.dataset.tile_folders import TileFolder, find_tiles, layers_in
 from darts_export.dataset.writing import write_geopackage, write_geoparquet
 from darts_utils.errors import ConfigError, MissingDataError
 from darts_utils.layers import check_model_names, object_suffix
+from darts_utils.numbers import whole_number
 from darts_utils.option_tags import option_of
 from darts_utils.quoting import listed, shown
 
@@ -199,8 +200,8 @@ def _check_numbers(min_object_size: int | None, processes: int, pieces_at_once: 
     for name, value in (
         ("min_object_size", min_object_size), ("processes", processes), ("pieces_at_once", pieces_at_once),
     ):  # fmt: skip
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
+        if value is not None:
+            whole_number(name, value, 1)
 
 
 def _settings_that_differ(tiles: pd.DataFrame, threshold: float | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from darts_segmentation.training.patch_form import IGNORE, SLUMP
 from darts_utils.bands import band
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 from darts_utils.store import replacing
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def choose_patches(dataset: "PatchDataset", count: int, *, seed: int = 0) -> lis
     Raises:
         ConfigError: `count` is no whole number of at least 1.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigError(f"count must be a whole number of at least 1, got {count!r}")
+    count = whole_number("count", count, 1)
     order = np.random.default_rng(seed).permutation(len(dataset))
     has_slumps = dataset.metadata["positive_share"].to_numpy()[order] > 0
     slumps, others = order[has_slumps], order[~has_slumps]

@@ -17,10 +17,13 @@ import numpy as np
 from darts_segmentation.training.evaluation import EvaluationOptions
 from darts_segmentation.training.fit_options import FitOptions
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 from darts_utils.store import replacing
 
 logger = logging.getLogger("darts.training")
 
+LEAST_FOLDS, MOST_FOLDS = 3, 1000
+"""One for the test and one for the validation of each training, and at least one to train on."""
 RUNS_FILE, SUMMARY_FILE = "runs.csv", "summary.json"
 
 
@@ -34,10 +37,7 @@ class CrossOptions:
     """Each fold is trained with each of these seeds; the parts are the same."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.folds, bool) or not isinstance(self.folds, int) or self.folds < 3:
-            raise ConfigError(
-                f"folds must be a whole number of at least 3 (training, validation and test), got {self.folds!r}"
-            )
+        whole_number("folds", self.folds, LEAST_FOLDS, MOST_FOLDS)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds must name at least one number, and each once, got {self.seeds}")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from darts_utils.bands import BANDS, not_in_the_table
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 
 Schedule = Literal["cosine", "exponential", "constant"]
 Monitor = Literal["val_iou", "val_f1", "val_ap", "val_loss"]
@@ -127,7 +128,7 @@ the others."""
     def _check_numbers(self) -> None:
         for name, limits in WHOLE_NUMBERS.items():
             if (value := getattr(self, name)) is not None or name in ("epochs", "batch_size", "loaders", "seed"):
-                _check_whole(name, value, *limits)  # the others may be left to darts
+                object.__setattr__(self, name, whole_number(name, value, *limits))  # the others may be left to darts
         for name in ("warmup", "binarization_threshold", "positive_share", "weight_decay", "clip"):
             value = getattr(self, name)
             if value is not None:
@@ -202,11 +203,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items() if each is not None}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _check_whole(name: str, value: Any, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
 
 
 def _check_number(name: str, value: Any, most: float | None = None) -> None:

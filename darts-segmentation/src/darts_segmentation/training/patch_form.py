@@ -9,6 +9,7 @@ import numpy as np
 
 from darts_utils.bands import BANDS, not_in_the_table
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 
 if TYPE_CHECKING:
     from shapely.geometry import MultiPolygon, Polygon
@@ -48,10 +49,7 @@ class DatasetForm:
         if len(set(self.bands)) < len(self.bands):
             raise ConfigError(f"bands are named more than once: {', '.join(self.bands)}")
         for name, least in (("patch_size", LEAST_PATCH_SIZE), ("overlap", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.overlap >= self.patch_size:
             raise ConfigError(f"overlap must be smaller than patch_size ({self.patch_size}), got {self.overlap}")
         if self.terrain_convention not in ("true-north", "legacy"):

@@ -10,6 +10,7 @@ from darts_segmentation.segmenter import SMPSegmenter
 from darts_segmentation.training.batches import Patches, in_lists
 from darts_utils.arrays import Device, to_host
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 
 
 def predict_patches(
@@ -40,6 +41,7 @@ def predict_patches(
         ConfigError: an option cannot work, or the datasets are of another terrain convention.
         MissingDataError, CheckpointError, StoreError: model or data are not there, or are damaged.
     """
+    batch_size = whole_number("batch_size", batch_size, 1)
     segmenter = model if isinstance(model, SMPSegmenter) else SMPSegmenter(model, device, precision=precision)
     if segmenter.terrain_convention != patches.form.terrain_convention:
         raise ConfigError(

@@ -12,6 +12,7 @@ import numpy as np
 import shapely
 
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 from darts_utils.quoting import listed
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ def fold_samples(
     Raises:
         ConfigError: `n_folds` is less than 2, or there are fewer blocks.
     """
-    if isinstance(n_folds, bool) or not isinstance(n_folds, int | np.integer) or n_folds < 2:
-        raise ConfigError(f"n_folds must be a whole number of at least 2, got {n_folds!r}")
+    n_folds = whole_number("n_folds", n_folds, 2)
     names = [f"fold {number}" for number in range(1, n_folds + 1)]
     parts = split_samples(metadata, by=by, shares=dict.fromkeys(names, 1 / n_folds), seed=seed)
     return [

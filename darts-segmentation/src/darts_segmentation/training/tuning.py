@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from darts_segmentation.training.fit_options import FitOptions
 from darts_segmentation.training.hyperparameters import Distribution, read_hyperparameters, with_values
 from darts_utils.errors import ConfigError, DartsError
+from darts_utils.numbers import whole_number
 from darts_utils.store import replacing
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class TuneOptions:
     """Whether a trial that is worse than the median of the others at the same epoch is given up."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
-            raise ConfigError(f"trials must be a whole number of at least 1, got {self.trials!r}")
+        whole_number("trials", self.trials, 1)
         for name, known in (("sampler", get_args(Sampler)), ("pruner", get_args(Pruner))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")

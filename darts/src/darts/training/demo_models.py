@@ -22,6 +22,7 @@ from darts.training.options import CreateOptions
 from darts.training.synthetic import SyntheticSite, create_synthetic_dataset, process_pool, write_synthetic_site
 from darts_postprocessing import prepare_export
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 from darts_utils.quoting import listed
 from darts_utils.store import replacing
 from darts_utils.threads import available_cores
@@ -114,9 +115,7 @@ def train_demo_models(folder: Path, recipe: Recipe, *, workers: int | None = Non
     Raises:
         DartsError: something cannot be made; the message says what.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers must be 1 or more, got {workers}; leave it out for one a core")
-    workers = workers or available_cores()
+    workers = available_cores() if workers is None else whole_number("workers", workers, 1)
     dataset, sites = folder / "dataset", folder / "landscapes"
     create_synthetic_dataset(
         dataset, recipe.seeds, sites, size=recipe.size, options=recipe.dataset, workers=workers

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from darts_utils.errors import ConfigError
+from darts_utils.numbers import whole_number
 from darts_utils.quality import quality_number
 
 BANDS = (
@@ -112,8 +113,7 @@ invalid."""
             raise ConfigError(
                 f"bands must name at least one band, and each once, got {', '.join(self.bands) or 'none'}"
             )
-        if self.patch_size < 1:
-            raise ConfigError(f"patch_size must be at least 1, got {self.patch_size}")
+        whole_number("patch_size", self.patch_size, 1)
         if not 0 <= self.overlap < self.patch_size:
             raise ConfigError(f"overlap must be in 0 … patch_size - 1 ({self.patch_size - 1}), got {self.overlap}")
         if not 0 <= self.min_labelled <= 1:
