@@ -45,7 +45,7 @@ def read_form(folder: Path) -> DatasetForm:
 
     Raises:
         MissingDataError: the folder holds no dataset.
-        StoreError: its `dataset.json` is damaged or of a later version.
+        StoreError: its `dataset.json` is damaged, of a later version, or cannot be read.
     """
     file = Path(folder) / FORM_FILE
     try:
@@ -60,7 +60,9 @@ def read_form(folder: Path) -> DatasetForm:
         ) from error
     except StoreError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {error.strerror or error}; check the path and its rights") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is damaged: {first_line(error)}. {REMEDY}") from error
 
 
