@@ -24,6 +24,11 @@ def test_whatever_is_shown_is_one_short_line(text):
     assert len(line.splitlines()) == 1
 
 
+@pytest.mark.parametrize("value", [10**5000, [-(10**5000)]], ids=["bare", "within"])
+def test_a_number_that_python_does_not_write_has_its_kind_shown(value):
+    assert shown(value) == f"<{type(value).__name__}, too long to show>"
+
+
 def test_the_ends_of_a_long_value_are_shown():
     assert shown("a" * 300 + "z").startswith("'aaa")
     assert shown("a" * 300 + "z").endswith("aaz'")

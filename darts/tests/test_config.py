@@ -83,13 +83,23 @@ def test_a_named_file_must_exist_and_hold_the_table(tmp_path: Path) -> None:
         read_config(tmp_path / "broken.toml")
 
 
-@pytest.mark.parametrize("line", ['out = "a{}b"', 'out = ["b", "{}"]', 'run.out = "{}"', 'run.stac.assets.scl = "{}"'])
-def test_a_nul_is_refused_with_the_name_of_its_key(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize("line", ["out = {}", 'out = ["b", {}]', "run.out = {}", "run.stac.assets.scl = {}"])
+@pytest.mark.parametrize(
+    ("good", "bad", "flaw"),
+    [
+        ('"u0000"', '"a\\u0000b"', "holds a NUL"),
+        ("0x7fffffffffffffff", "0x8000000000000000", "of more than 64 bits"),
+        ("-1", f"0x{'f' * 5000}", "of more than 64 bits"),
+    ],
+)
+def test_a_value_that_nothing_takes_is_refused_by_its_key(
+    tmp_path: Path, line: str, good: str, bad: str, flaw: str
+) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(f"[darts]\n{line.format('u0000')}\n")
+    file.write_text(f"[darts]\n{line.format(good)}\n")
     assert read_config(file)
-    file.write_text(f"[darts]\n{line.format(chr(92) + 'u0000')}\n")
-    with pytest.raises(ConfigError, match=rf"value of '{line.split()[0].split('.')[0]}'.* holds a NUL"):
+    file.write_text(f"[darts]\n{line.format(bad)}\n")
+    with pytest.raises(ConfigError, match=rf"value of '{line[:3]}' in \[darts\] .*{flaw}"):
         read_config(file)
 
 

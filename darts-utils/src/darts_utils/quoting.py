@@ -13,7 +13,10 @@ FIRST = 120
 
 def shown(value: Any) -> str:
     """Return a value as Python writes it, its middle cut out if it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return f"<{type(value).__name__}, too long to show>"
     half = SHOWN // 2
     return text if len(text) <= SHOWN else f"{text[:half]} … {text[-half:]}"
 

@@ -23,6 +23,8 @@ from darts_utils.quoting import likely, listed, shown
 logger = logging.getLogger("darts.config")
 
 DEFAULT_CONFIG = Path("config.toml")
+MOST = (1 << 63) - 1
+"""The largest whole number of TOML."""
 
 
 class ConfigFile:
@@ -117,7 +119,8 @@ def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
     """Return the path and `[darts]` table of a configuration file; None where no file was named and none is there.
 
     Raises:
-        ConfigError: the named file is missing, or a file is not valid TOML, has no `[darts]` table, or a NUL in it.
+        ConfigError: the named file is missing, or a file is not valid TOML, has no `[darts]` table, or a value in it
+            that nothing takes.
     """
     chosen = DEFAULT_CONFIG if path is None else path
     if not chosen.is_file():
@@ -137,15 +140,21 @@ def read_config(path: Path | None) -> tuple[Path, dict[str, Any]] | None:
             return None  # some other program's config.toml in the working directory
         raise ConfigError(f"{chosen} has no table [darts]; put the keys below a line [darts]")
     for key, value in table.items():
-        if _holds_nul(value):
-            raise ConfigError(f"{chosen}: the value of {shown(key)} in [darts] holds a NUL, which no option takes")
+        if flaw := _flaw(value):
+            raise ConfigError(f"{chosen}: the value of {shown(key)} in [darts] {flaw}; give another one")
     return chosen, table
 
 
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_nul, value.values()))
-    return any(map(_holds_nul, value)) if isinstance(value, list) else "\0" in str(value)
+def _flaw(value: Any) -> str | None:
+    """Return why no option takes a value of TOML, where that is so."""
+    if isinstance(value, Mapping | list):
+        inner = value.values() if isinstance(value, Mapping) else value
+        return next(filter(None, map(_flaw, inner)), None)
+    if isinstance(value, str) and "\0" in value:
+        return "holds a NUL"
+    if isinstance(value, int) and not -MOST <= value <= MOST:  # Python refuses to write those of thousands of digits
+        return "is a whole number of more than 64 bits"
+    return None
 
 
 def _without_dates(value: Any) -> Any:
