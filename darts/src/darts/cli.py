@@ -17,6 +17,7 @@ from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentEr
 from darts.config import ConfigFile, read_config
 from darts.display.console import say
 from darts.display.logs import configure_logging
+from darts.display.plain_text import printable
 from darts_utils.errors import DartsError
 from darts_utils.quoting import shown
 
@@ -201,7 +202,7 @@ def _is_text(token: str) -> bool:
 def _say(message: str) -> None:
     for long_value in LONG_VALUES:
         message = long_value.sub(lambda value: f"{value[0][:40]} … {value[0][-40:]}", message)
-    say(message, level=logging.ERROR, label="error")
+    say(printable(message), level=logging.ERROR, label="error")
 
 
 def _known_options() -> Iterator[str]:

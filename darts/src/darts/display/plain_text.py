@@ -1,4 +1,4 @@
-"""Text from files, as one line that can be printed."""
+"""Text from files, or from a user, that can be printed."""
 
 import re
 from collections.abc import Mapping
@@ -11,5 +11,9 @@ def one_line(value: Any) -> str:
         return ", ".join(f"{one_line(name)} {one_line(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(one_line, value))}]"
-    text = re.sub(r"\s+", " ", str(value)).strip()
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    return printable(re.sub(r"\s+", " ", str(value)).strip())
+
+
+def printable(text: str) -> str:
+    """Return lines of text that do not steer the terminal: other control characters are written as Python does."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
