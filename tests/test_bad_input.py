@@ -143,8 +143,8 @@ def test_what_no_shell_gives_is_refused_wherever_it_stands(fails: Callable, toke
 
 
 def test_a_path_in_a_message_never_steers_the_terminal(fails: Callable) -> None:
-    message = fails("--model-files", "\x1b[31m\x1e\r\u202emodel.pt")
-    assert r"\x1b[31m\x1e\r\u202emodel.pt" in message
+    message = fails("--model-files", "\x1b[31m\x1e\r\u202emodel\n.pt")
+    assert r"\x1b[31m\x1e\r\u202emodel\n.pt" in message
 
 
 def test_an_output_folder_that_cannot_be_written(fails: Callable, tmp_path: Path) -> None:

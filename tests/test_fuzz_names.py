@@ -127,7 +127,11 @@ PATHS = [
 @example(command=("status", "nowhere", "--log-dir"), path="\0", as_option=False)
 @example(command=("import-scene",), path="\ud800", as_option=False)
 @example(command=("status",), path="--log-json", as_option=False)
-@example(command=("run", "sentinel2", "--offline", "--scene-ids", "x", "--darts-dir"), path="\x1e\x1e", as_option=False)
+@example(
+    command=("run", "sentinel2", "--offline", "--scene-ids", "x", "--darts-dir"),
+    path="\x1e" + "0" * 90 + "\n",
+    as_option=False,
+)
 @example(command=("run", "sentinel2", "--offline", "--scene-ids", "x", "--darts-dir"), path="0" * 47, as_option=True)
 @example(command=("run", "sentinel2", "--offline", "--scene-id-file"), path="x" * 300, as_option=True)
 @example(command=("status", "nowhere", "--log-dir"), path="x" * 300, as_option=False)

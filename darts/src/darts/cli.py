@@ -17,7 +17,7 @@ from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentEr
 from darts.config import ConfigFile, read_config
 from darts.display.console import say
 from darts.display.logs import configure_logging
-from darts.display.plain_text import printable
+from darts.display.plain_text import one_line, printable
 from darts_utils.errors import DartsError
 from darts_utils.quoting import shown
 
@@ -181,7 +181,7 @@ def main() -> None:
 
 def _told(error: CycloptsError) -> str:
     """Return what to say of a command line that cyclopts refuses, where its own words leave one in the dark."""
-    text = str(error)
+    text = one_line(error)
     if isinstance(error, CoercionError) and (table := re.match(r"Invalid value for (--[\w.-]+).* into dict\[", text)):
         return f"{text} Give each key as an option of its own: {table[1]}.KEY VALUE"
     if isinstance(error, MissingArgumentError) and error.argument is not None:

@@ -39,7 +39,7 @@ def info(files: list[Path], /, *, json: Flag = False) -> int:
     else:
         _print("\n\n".join("\n".join(_lines(card)) for card in cards))
     if refusals:
-        raise CheckpointError("\n".join(refusals))
+        raise CheckpointError("; ".join(refusals))
     return 0
 
 

@@ -15,5 +15,5 @@ def one_line(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return lines of text that do not steer the terminal: other control characters are written as Python does."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+    """Return text that neither breaks the line nor steers the terminal: control characters are written as in Python."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
