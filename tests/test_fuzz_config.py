@@ -108,6 +108,7 @@ files = st.one_of(
 @example(b"[darts" + b".a" * 5_000 + b"]\n", COMMANDS[0])
 @example(b"\xff\xfe[darts]", COMMANDS[0])
 @example(b"\xef\xbb\xbf[darts]\n", COMMANDS[0])
+@example(b"[darts]\nbatch-size = 0x" + b"f" * 400, COMMANDS[0])
 @example(b"[darts]\nbatch-size = 0x" + b"f" * 5_000, COMMANDS[0])
 def test_a_configuration_file(sandbox: Sandbox, content: bytes, command: tuple[str, ...]) -> None:
     (sandbox.home / "fuzz.toml").write_bytes(content)
