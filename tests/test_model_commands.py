@@ -181,6 +181,18 @@ def test_a_target_is_only_replaced_when_asked_and_only_by_a_good_model(darts: An
     assert "is a folder; name the file" in errors
 
 
+@pytest.mark.parametrize("name", ['a"b', "x" * 120 + "/y"])
+def test_an_error_tells_a_path_in_full_however_long_it_is_and_whatever_it_holds(
+    darts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    path = Path(name) / name
+    (tmp_path / path).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = darts("info", path)
+    assert code == 2
+    assert f"{path} is an empty folder" in " ".join(errors.split())
+
+
 def test_the_models_of_a_folder_are_its_checkpoints_and_its_model_folders(
     folder: Path, model: Path, tmp_path: Path
 ) -> None:

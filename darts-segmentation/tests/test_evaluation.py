@@ -91,7 +91,7 @@ def test_calibration_writes_a_temperature_that_fits_the_validation(run: Path, da
 
 
 def test_what_is_not_there_is_named(run: Path, dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match="must be the folder of a training"):
+    with pytest.raises(MissingDataError, match="name the folder of a training"):
         evaluate_run(tmp_path, EvaluationOptions())
     whole = fit(options_for(dataset, split_shares={"train": 1.0}, epochs=1, steps_per_epoch=1), tmp_path / "whole")
     with pytest.raises(ConfigError, match="kept no patches for 'test'"):

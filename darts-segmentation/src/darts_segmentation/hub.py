@@ -19,7 +19,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from darts_utils.errors import CheckpointError, MissingDataError
-from darts_utils.quoting import first_line, listed
+from darts_utils.quoting import first_line, listed, shown
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -67,11 +67,12 @@ def _check_files(folder: Path) -> None:
     if checkpoints := [name for name in names if name.endswith((".pt", ".pth", ".ckpt"))]:
         raise MissingDataError(
             f"{folder} is a folder without {' and '.join(missing)}, but with checkpoints; "
-            f"name a file, such as {folder / checkpoints[0]}"
+            f"name a file in it, such as {shown(checkpoints[0])}"
         )
     remedy = f"{HOW_TO_MAKE}."
     if pickles := [name for name in names if name.endswith(".bin")]:
-        remedy = f"Its {pickles[0]} is a pickle, which can run code and is not read: save the weights as safetensors."
+        pickle = shown(pickles[0])
+        remedy = f"Its {pickle} is a pickle, which can run code and is not read: save the weights as safetensors."
     elif f"{WEIGHTS}.index.json" in names:
         remedy = f"Its weights are split into several files: save them as one ({WEIGHTS})."
     raise MissingDataError(f"{folder} lacks {' and '.join(missing)}. {remedy}")

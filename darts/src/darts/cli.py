@@ -23,8 +23,10 @@ from darts_utils.quoting import shown
 
 EXIT_NOTHING_STARTED = 2
 EXIT_INTERRUPTED = 130
-LONG_VALUES = re.compile(r'(?<=").{120,}(?=")', re.DOTALL), re.compile(r"(?<!\S)[^\s/]{100,}")
-"""What somebody gave and a message quotes in full: between double quotes, as cyclopts does, or one word, no path."""
+LONG_QUOTED = re.compile(r'(?<=").{120,}(?=")', re.DOTALL)
+"""What somebody gave and cyclopts quotes in full."""
+LONG_WORD = re.compile(r"(?<!\S)[^\s/]{100,}(?!\S)")
+"""What somebody gave and a message tells in full; no path."""
 
 GLOBAL_OPTIONS = Group("Global options", sort_key=100)
 
@@ -181,7 +183,7 @@ def main() -> None:
 
 def _told(error: CycloptsError) -> str:
     """Return what to say of a command line that cyclopts refuses, where its own words leave one in the dark."""
-    text = one_line(error)
+    text = _without_middles(LONG_QUOTED, one_line(error))
     if isinstance(error, CoercionError) and (table := re.match(r"Invalid value for (--[\w.-]+).* into dict\[", text)):
         return f"{text} Give each key as an option of its own: {table[1]}.KEY VALUE"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -200,9 +202,11 @@ def _is_text(token: str) -> bool:
 
 
 def _say(message: str) -> None:
-    for long_value in LONG_VALUES:
-        message = long_value.sub(lambda value: f"{value[0][:40]} … {value[0][-40:]}", message)
-    say(printable(message), level=logging.ERROR, label="error")
+    say(printable(_without_middles(LONG_WORD, message)), level=logging.ERROR, label="error")
+
+
+def _without_middles(long_value: re.Pattern[str], message: str) -> str:
+    return long_value.sub(lambda value: f"{value[0][:40]} … {value[0][-40:]}", message)
 
 
 def _known_options() -> Iterator[str]:

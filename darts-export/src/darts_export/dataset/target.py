@@ -12,6 +12,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
 from darts_export.dataset.columns import TABLES
 from darts_utils.errors import ConfigError, DartsError, StoreError
+from darts_utils.quoting import shown
 from darts_utils.store import held, remove_leftovers, replacing
 
 OWN_FILES = frozenset(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "gpkg")) | {
@@ -38,8 +39,8 @@ def check_target(target: Path, outputs: Sequence[Path]) -> None:
     others = sorted({path.name for path in target.iterdir()} - OWN_FILES) if target.is_dir() else []
     if others:
         raise ConfigError(
-            f"{target} holds what is no part of a dataset, such as {others[0]!r}, and would be replaced; name another "
-            "folder, or move it"
+            f"{target} holds what is no part of a dataset, such as {shown(others[0])}, and would be replaced; name "
+            "another folder, or move it"
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from darts_export.products import PRODUCTS
 from darts_utils.errors import MissingDataError, StoreError
 from darts_utils.paths import is_folder
+from darts_utils.quoting import listed
 
 LEVELS_BELOW = 2
 """Tiles lie one or two folders below an output folder: <scene>/ or <tile>/<scene>/."""
@@ -62,8 +63,8 @@ def find_tiles(outputs: Sequence[Path], suffix: str) -> list[TileFolder]:
             raise StoreError(f"{output} cannot be looked into: {error.strerror or error}") from error
     if not found:
         raise MissingDataError(
-            f"no tile in {', '.join(map(str, outputs))}: folders one or two levels below with "
-            f"{', '.join(sorted(wanted))} are looked for. Run darts with the export bands polygonized and extent."
+            f"no tile in {listed(outputs, 3)}, one or two levels below: none has {sorted(wanted)[-1]} or the like. "
+            "Run darts with the export bands polygonized and extent."
         )
     return [folder for _, folder in sorted(found.values())]
 

@@ -105,7 +105,7 @@ class TrainedRun:
         self.model = model or files.best
         for file in (files.options, files.splits, self.model):
             if not file.is_file():
-                raise MissingDataError(f"{file} is not there; {folder} must be the folder of a training that made one")
+                raise MissingDataError(f"{file} is not there; name the folder of a training that made one")
         self.datasets = [Path(name) for name in tomllib.loads(files.options.read_text(encoding="utf-8"))["datasets"]]
         self._splits = json.loads(files.splits.read_text(encoding="utf-8"))
 

@@ -60,7 +60,7 @@ def convert(source: Path, target: Path, /, *, bands: list[str] | None = None, ov
         Replace the target if it is there.
     """
     if target.is_dir():
-        raise ConfigError(f"{target} is a folder; name the file to write, such as {target / 'rts.pt'}")
+        raise ConfigError(f"{target} is a folder; name the file to write, such as rts.pt in it")
     if target.exists() and not overwrite:
         raise ConfigError(f"{target} is there already; name another file, or add --overwrite to replace it")
     # They load torch, which --help can do without.
