@@ -9,7 +9,7 @@ from darts_utils.errors import ConfigError
 from darts_utils.json_text import parse_json
 from darts_utils.names import NAME_BYTES, plain_name
 from darts_utils.numbers import is_number
-from darts_utils.quoting import FIRST, SHOWN, first_line, listed, shown
+from darts_utils.quoting import FIRST, SHOWN, counted, first_line, listed, shown
 
 
 def test_a_short_value_is_shown_as_python_writes_it():
@@ -38,6 +38,10 @@ def test_of_many_names_the_first_are_listed_and_the_rest_counted():
     assert listed([]) == ""
     assert listed(["a", 2, "c"], 3) == "a, 2, c"
     assert listed(iter("abcde"), 3) == "a, b, c and 2 more"
+
+
+def test_one_thing_is_not_told_in_the_plural():
+    assert [counted(number, "tile") for number in (0, 1, 2)] == ["0 tiles", "1 tile", "2 tiles"]
 
 
 def test_the_first_line_of_an_error_is_quoted():

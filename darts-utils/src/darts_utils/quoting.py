@@ -28,6 +28,11 @@ def listed(names: Iterable[Any], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number with the plural of what it counts, of one the singular."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def likely(name: str, names: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
     """Return "; did you mean …?" with the one of `names` that is most like `name`; `otherwise` where none is."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)

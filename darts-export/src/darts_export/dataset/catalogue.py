@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from darts_export.dataset.columns import SUMMARY, TABLES
 from darts_export.stac_collection import DatasetAsset, write_dataset_collection
 from darts_export.stac_geometry import united_bbox
+from darts_utils.quoting import counted
 
 ABOUT = {
     "level1": ("Level 1", "a footprint for each slump and observation, joined across tiles"),
@@ -49,7 +50,7 @@ def write_catalogue(folder: Path, name: str, tiles: pd.DataFrame, rows: Mapping[
         id=name,
         title=f"DARTS dataset: {name}",
         description="Retrogressive thaw slumps and active-layer detachments, found by darts and merged from "
-        f"{len(tiles)} tiles.",
+        f"{counted(len(tiles), 'tile')}.",
         bbox=united_bbox([tuple(box.values()) for box in boxes]) if boxes else (-180.0, -90.0, 180.0, 90.0),
         start=datetime.combine(days.min().date(), time(), UTC),
         end=datetime.combine(days.max().date(), time(23, 59, 59), UTC),

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from darts_utils.quoting import counted
 from darts_utils.threads import available_cores
 
 
@@ -67,7 +68,7 @@ def merge(
     )
     rows = summary.rows
     Console().print("\n".join([
-        f"{summary.folder} is written from {summary.tiles} tiles"
+        f"{summary.folder} is written from {counted(summary.tiles, 'tile')}"
         + (f"; {summary.duplicates} were there twice" if summary.duplicates else ""),
         f"  polygons of tiles    {summary.whole} whole, {summary.cut} cut",
         f"  cut and not kept     {summary.dropped.unseen} not seen whole, {summary.dropped.small} too small",

@@ -15,6 +15,7 @@ from darts.records.ledger import read_ledgers, require_ledgers
 from darts.records.run_lock import holders
 from darts.records.run_status import RunStatus
 from darts.records.status import Summary, summarize
+from darts_utils.quoting import counted
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -101,7 +102,7 @@ def _at_work(summary: Summary) -> Iterator[str]:
         gone = run.done + run.failed + run.skipped
         pace = f", {run.rate:.3g} tiles a minute" if run.rate else ""
         last = f", last tile {_ago(run.last)}" if run.last else ""
-        yield f"{_who(run)}: {gone} of {run.tiles} tiles{pace}{last}"
+        yield f"{_who(run)}: {gone} of {counted(run.tiles, 'tile')}{pace}{last}"
     for holder in summary.starting:
         yield f"{one_line(holder)}: starting"
     if not (summary.at_work or summary.starting):

@@ -29,6 +29,7 @@ from darts.tiles import Tile
 from darts.timings import Timings
 from darts_utils.errors import DartsError, StoreError
 from darts_utils.paths import DefaultPaths
+from darts_utils.quoting import counted
 from darts_utils.stopping import Stop, stopping_on_signals
 
 logger = logging.getLogger("darts.pipelines")
@@ -93,7 +94,7 @@ class _Run:
         self._records.write_config(self._pipeline.command, options)
         self._ledger.append(self._start())
         handler = log_to_file(self._output / f"{self._records.stem}.log")
-        logger.info("%d tiles, results go to %s", len(self._tiles), self._output)
+        logger.info("%s, results go to %s", counted(len(self._tiles), "tile"), self._output)
         try:
             yield
         except BaseException as error:
