@@ -196,7 +196,7 @@ def test_a_recipe_is_checked_before_anything_is_made(
         (["fit", "r", "--datasets", "no-dataset"], "no-dataset holds no patch dataset"),
         (["fit", "r"], "datasets"),
         (["fit", "r", "--datasets", "d", "--epochs", "0"], "epochs must be a whole number"),
-        (["test", "no-run"], "must be the folder of a training"),
+        (["test", "no-run"], "name the folder of a training"),
         (["validate-dataset", "x" * 300], "/dataset.json cannot be read: File name too long; check the path"),
         (["validate-dataset", "no-dataset"], "no-dataset holds no patch dataset"),
         (["crossval", "c", "--datasets", "d", "--folds", "2"], "folds must be a whole number from 3"),
