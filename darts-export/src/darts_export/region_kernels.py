@@ -60,6 +60,7 @@ def look_around(
     """
     height, width = valid.shape
     radius = len(half_width) - 1
+    first = np.empty(2 * radius + 1, np.int64)
     for region in range(block * regions_at_once, min((block + 1) * regions_at_once, len(begin) - 1)):
         low, end = begin[region], begin[region + 1]
         high = low
@@ -73,19 +74,29 @@ def look_around(
             high = max(high, low)
             while high < end and row_of[high] <= row + radius:
                 high += 1
-            left = np.empty(high - low, np.int64)
-            right = np.empty(high - low, np.int64)
+            first[:] = high
+            last = low - 1
             for run in range(low, high):
-                wider = half_width[abs(row_of[run] - row)]
-                left[run - low], right[run - low] = start[run] - wider, stop[run] + wider
+                if run == low or row_of[run] != row_of[last]:
+                    first[row_of[run] - row + radius] = run
+                last = run
             reached = np.int64(-(2**40))
-            for index in np.argsort(left):
-                begins = max(left[index], reached)
-                if right[index] > begins:
-                    number += right[index] - begins
+            for _ in range(low, high):
+                # The runs of one row are in order, so the next one begins first among those that come next in each row.
+                nearest, begins, ends = -1, np.int64(2**40), np.int64(0)
+                for place in range(2 * radius + 1):
+                    run = first[place]
+                    if run < high and row_of[run] - row + radius == place:
+                        wider = half_width[abs(place - radius)]
+                        if start[run] - wider < begins:
+                            nearest, begins, ends = place, start[run] - wider, stop[run] + wider
+                first[nearest] += 1
+                begins = max(begins, reached)
+                if ends > begins:
+                    number += ends - begins
                     if 0 <= row < height:
-                        number_valid += count_set(valid, row, max(begins, 0), min(right[index], width))
-                    reached = right[index]
+                        number_valid += count_set(valid, row, max(begins, 0), min(ends, width))
+                    reached = ends
         around[region], seen[region] = number, number_valid
 
 

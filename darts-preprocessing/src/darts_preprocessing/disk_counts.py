@@ -23,7 +23,7 @@ def count_valid(
     """
     height, width = out.shape
     change = np.zeros((height, width + 1), np.int32)
-    up, across = outer.size - 1, outer.max()
+    up, across = outer.size - 1, outer[0]  # a disk is widest at its centre
     for y in range(valid.shape[0]):
         for x in range(valid.shape[1]):
             if valid[y, x]:
