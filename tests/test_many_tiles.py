@@ -224,7 +224,7 @@ def test_an_interrupt_finishes_what_is_computed_and_a_restart_the_rest(
     output = tmp_path / "out"
     words = command(sample, store, output, "--executor", "overlapped")
     process = start_darts(*words, one_core=True, real_end=True)
-    wait_for(lambda: "results go to" in process.text, process)
+    wait_for(lambda: "tiles, results go to" in process.text, process)
     process.signal(signal.SIGINT)
     assert process.wait() == 130, process.text
     assert "Traceback" not in process.text
@@ -258,7 +258,7 @@ def test_a_second_interrupt_stops_at_once(start_darts: Callable, sample: Sample,
     output = tmp_path / "out"
     words = command(sample, store, output, "--executor", "overlapped", "--patch-size", "32", "--overlap", "28")
     process = start_darts(*words, real_end=True)
-    for word in ("results go to", "stopping"):
+    for word in ("tiles, results go to", "stopping"):
         wait_for(lambda word=word: word in process.text, process)
         process.signal(signal.SIGINT)
     assert process.wait() == 130, process.text

@@ -218,9 +218,9 @@ def test_each_defect_is_one_clear_error_that_names_the_folder(folder: Path, chan
         ([], r"is an empty folder.*save_pretrained"),
         (["model.safetensors"], r"lacks config\.json"),
         (["config.json"], r"lacks model\.safetensors"),
-        (["config.json", "pytorch_model.bin"], r"lacks model\.safetensors.*pytorch_model\.bin.? is a pickle"),
+        (["config.json", "pytorch_model.bin"], r"lacks model\.safetensors.*'pytorch_model\.bin' is a pickle"),
         (["config.json", "model.safetensors.index.json"], r"lacks model\.safetensors.*split"),
-        (["b.pt", "a.ckpt"], r"with checkpoints; name a file in it, such as .*a\.ckpt"),
+        (["b.pt", "a.ckpt"], r"with checkpoints; name a file in it, such as 'a\.ckpt'"),
         (["notes.txt"], r"lacks config\.json and model\.safetensors"),
     ],
 )

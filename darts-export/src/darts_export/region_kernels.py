@@ -75,11 +75,9 @@ def look_around(
             while high < end and row_of[high] <= row + radius:
                 high += 1
             first[:] = high
-            last = low - 1
             for run in range(low, high):
-                if run == low or row_of[run] != row_of[last]:
+                if run == low or row_of[run] != row_of[run - 1]:
                     first[row_of[run] - row + radius] = run
-                last = run
             reached = np.int64(-(2**40))
             for _ in range(low, high):
                 # The runs of one row are in order, so the next one begins first among those that come next in each row.
